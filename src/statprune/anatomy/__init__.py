@@ -1,0 +1,1 @@
+"""What a transformer looks like, as data."""

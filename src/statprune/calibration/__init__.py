@@ -1,0 +1,1 @@
+"""Calibration data, and its way through the model."""

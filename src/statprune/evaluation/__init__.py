@@ -1,0 +1,1 @@
+"""Quality and speed of any Hugging Face model; knows nothing of pruning."""

@@ -1,0 +1,1 @@
+"""The mathematics: torch tensors in, torch tensors out."""
