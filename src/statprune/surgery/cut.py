@@ -1,0 +1,29 @@
+"""Shrink one site of a block: producers, consumer, and the attributes that must follow."""
+
+from torch import Tensor, nn
+
+from statprune.anatomy.parts import Architecture
+from statprune.anatomy.sites import Site, module_at
+from statprune.surgery.linear import keep_outputs, set_weight
+
+
+def cut(
+    entry: Architecture,
+    block: nn.Module,
+    site: Site,
+    kept: Tensor,  # (count,) int64, sorted units
+    weight: Tensor,  # (out, count * site.columns) what the consumer becomes
+) -> None:
+    """Keep the units `kept` of `site` in place, and give its consumer `weight`.
+
+    The consumer's bias, and everything else in the block, stays untouched.
+    """
+    for producer in site.producers:
+        linear = module_at(block, producer.path)
+        keep_outputs(linear, producer.rows_of(kept.to(linear.weight.device)))
+    set_weight(module_at(block, site.consumer), weight)
+    if site.kind == "attention":
+        quantities = site.quantities(len(kept))
+        for path, quantity in entry.attention.follows.items():
+            owner, _, name = path.rpartition(".")
+            setattr(module_at(block, owner) if owner else block, name, quantities[quantity])

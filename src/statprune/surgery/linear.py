@@ -1,0 +1,31 @@
+"""Take rows or columns of a Linear or of a transformers Conv1D, bias included, in place."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+
+def weight_of(linear: Any) -> Tensor:
+    """The weight as (outputs, inputs); a view of the module's own storage."""
+    weight: Tensor = linear.weight.detach()
+    return weight if isinstance(linear, nn.Linear) else weight.T
+
+
+def set_weight(linear: Any, weight: Tensor) -> None:
+    """Give `linear` the weight (outputs, inputs), cast to its dtype; its declared sizes follow."""
+    outputs, inputs = weight.shape
+    stored = weight if isinstance(linear, nn.Linear) else weight.T
+    old = linear.weight
+    linear.weight = nn.Parameter(stored.to(old.dtype).contiguous(), requires_grad=old.requires_grad)
+    if isinstance(linear, nn.Linear):
+        linear.in_features, linear.out_features = inputs, outputs
+    else:
+        linear.nx, linear.nf = inputs, outputs
+
+
+def keep_outputs(linear: Any, rows: Tensor) -> None:
+    """Keep only the outputs `rows` (count,) int64, and their biases."""
+    set_weight(linear, weight_of(linear)[rows])
+    if linear.bias is not None:
+        bias = linear.bias
+        linear.bias = nn.Parameter(bias.detach()[rows].clone(), requires_grad=bias.requires_grad)
