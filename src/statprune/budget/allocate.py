@@ -1,0 +1,193 @@
+"""Curves + costs + a share to keep -> plan.
+
+`published` is STAT's rule (STAT, section 4; the authors' scripts where the text leaves a choice open);
+`uniform` keeps the same widths in every block.
+"""
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+from statprune.anatomy.parts import Kind
+from statprune.anatomy.sites import Site
+from statprune.budget.cost import Cost
+from statprune.budget.curves import Curves
+from statprune.budget.plan import Plan
+from statprune.errors import BudgetError
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Keep at most `keep`, a share in (0, 1], of the dense `cost`; neuron counts are multiples of `multiple`.
+
+    Full width is always legal, whatever the multiple.
+    """
+
+    keep: float
+    cost: Cost
+    multiple: int = 8
+
+    def limit(self, sites: Sequence[Site]) -> int:
+        """The most that a plan may cost."""
+        return int(self.keep * self.cost.dense(sites) + 1e-6)
+
+    def smallest(self, site: Site) -> int:
+        """The least that `site` may keep."""
+        return 1 if site.kind == "attention" else min(self.multiple, site.units)
+
+    def levels(self, units: int) -> list[int]:
+        """Legal neuron counts up to `units`, ascending."""
+        return [*range(self.multiple, units, self.multiple), units]
+
+    def require_reachable(self, sites: Sequence[Site]) -> None:
+        """Refuse a share below what the narrowest plan costs.
+
+        Raises:
+            BudgetError: with the smallest share that can be reached.
+        """
+        narrowest = Plan({site.name: self.smallest(site) for site in sites})
+        cost, dense = self.cost.of_plan(narrowest, sites), self.cost.dense(sites)
+        if cost > self.limit(sites):
+            raise BudgetError(
+                f"keep {self.keep:g} of {self.cost.of} cannot be reached: with one head (group) and "
+                f"{self.multiple} neurons in every block {cost / dense:.4f} is left. Keep at least that much."
+            )
+
+
+def uniform(curves: Curves, sites: Sequence[Site], budget: Budget) -> Plan:
+    """The same heads and the same neurons in every block, as close below the budget as neurons allow.
+
+    Of all head counts, the one whose relative squared output errors, summed over all sites, are least.
+
+    Raises:
+        BudgetError: no pair of widths fits.
+    """
+    attention, forward = _by_kind(sites)
+    best: tuple[float, Plan] | None = None
+    for heads in range(1, min(site.units for site in attention) + 1):
+        widths = {site.name: heads for site in attention}
+        spare = budget.limit(sites) - _cost_of(widths, attention, budget.cost)
+        neurons = _most_neurons(spare, forward, budget)
+        if neurons is None:
+            continue
+        widths |= {site.name: neurons for site in forward}
+        error = sum(float(curves[name].relative()[count]) for name, count in widths.items())
+        if best is None or error < best[0]:
+            best = error, Plan(widths, f"uniform, keep {budget.keep:g} of {budget.cost.of}")
+    if best is None:
+        raise BudgetError(
+            f"keep {budget.keep:g} of {budget.cost.of}: no uniform widths fit. "
+            f"Keep more, or use per-layer widths."
+        )
+    return best[1]
+
+
+def published(curves: Curves, sites: Sequence[Site], budget: Budget, kind: Kind) -> Plan:
+    """STAT's allocation: one threshold over all neurons, one over all heads, and its split between the two.
+
+    Errors are weighted by sqrt(L - l + 1) + 1 in block l of L for encoders; decoders use no weights. Among
+    the head counts that fit the budget it takes the one whose cut-off error is nearest to twice the mean
+    trailing neuron error. At least one unit stays everywhere.
+
+    Raises:
+        BudgetError: no head count leaves room for the fewest neurons.
+    """
+    attention, forward = _by_kind(sites)
+    depth = {site.name: _depth_weight(site, len(attention), kind) for site in sites}
+    most = max(site.units for site in attention)
+    best: tuple[float, dict[str, int]] | None = None
+    for heads in range(1, most + 1):
+        kept, cutoff = _heads_above(curves, attention, depth, heads * len(attention))
+        spare = budget.limit(sites) - _cost_of(kept, attention, budget.cost)
+        neurons = _neurons_above(curves, forward, depth, spare, budget)
+        if neurons is None:
+            continue
+        trailing = [float(curves[name].trailing[count]) for name, count in neurons.items()]
+        distance = abs(cutoff - 2 * sum(trailing) / len(trailing))
+        if best is None or distance < best[0]:
+            best = distance, kept | neurons
+    if best is None:
+        raise BudgetError(f"keep {budget.keep:g} of {budget.cost.of}: no head count fits. Keep more.")
+    return Plan({site.name: best[1][site.name] for site in sites}, _why(budget))
+
+
+def _why(budget: Budget) -> str:
+    return f"published thresholds, keep {budget.keep:g} of {budget.cost.of}"
+
+
+def _by_kind(sites: Sequence[Site]) -> tuple[list[Site], list[Site]]:
+    return [s for s in sites if s.kind == "attention"], [s for s in sites if s.kind == "feed_forward"]
+
+
+def _cost_of(widths: Mapping[str, int], sites: Sequence[Site], cost: Cost) -> int:
+    return sum(cost.fixed(site) + widths[site.name] * cost.per_unit(site) for site in sites)
+
+
+def _depth_weight(site: Site, blocks: int, kind: Kind) -> float:
+    return sqrt(blocks - site.block) + 1 if kind == "encoder" else 1.0
+
+
+def _most_neurons(spare: int, forward: Sequence[Site], budget: Budget) -> int | None:
+    fitting = None
+    for level in budget.levels(min(site.units for site in forward)):
+        if _cost_of({site.name: level for site in forward}, forward, budget.cost) <= spare:
+            fitting = level
+    return fitting
+
+
+def _heads_above(
+    curves: Curves, attention: Sequence[Site], depth: Mapping[str, float], total: int
+) -> tuple[dict[str, int], float]:
+    """The `total` heads with the largest weighted errors, one everywhere first, and the smallest error kept.
+
+    The cut-off of keeping every head is 0.
+    """
+    kept = {site.name: 1 for site in attention}
+    steps = [
+        (float(curves[site.name].steps[count]) * depth[site.name], site.name)
+        for site in attention
+        for count in range(1, site.units)
+    ]
+    steps.sort(key=lambda step: -step[0])
+    chosen = steps[: max(0, total - len(attention))]
+    for _, name in chosen:
+        kept[name] += 1
+    forced = [float(curves[site.name].steps[0]) * depth[site.name] for site in attention]
+    cutoff = 0.0 if len(chosen) == len(steps) else min([error for error, _ in chosen] or forced)
+    return kept, cutoff
+
+
+def _neurons_above(
+    curves: Curves, forward: Sequence[Site], depth: Mapping[str, float], spare: int, budget: Budget
+) -> dict[str, int] | None:
+    """Neurons by falling weighted |R_kk|, in steps of the multiple, until nothing more fits into `spare`."""
+    kept = {site.name: budget.smallest(site) for site in forward}
+    left = spare - _cost_of(kept, forward, budget.cost)
+    if left < 0:
+        return None
+    queue: list[tuple[float, int]] = []
+
+    def offer(position: int) -> None:
+        site = forward[position]
+        count = kept[site.name]
+        if count < site.units:
+            step = curves[site.name].steps[count : _next_level(count, site.units, budget)]
+            heapq.heappush(queue, (-float(step.mean()) * depth[site.name], position))
+
+    for position in range(len(forward)):
+        offer(position)
+    while queue:
+        _, position = heapq.heappop(queue)
+        site = forward[position]
+        wider = _next_level(kept[site.name], site.units, budget)
+        price = (wider - kept[site.name]) * budget.cost.per_unit(site)
+        if price <= left:
+            left -= price
+            kept[site.name] = wider
+            offer(position)
+    return kept
+
+
+def _next_level(count: int, units: int, budget: Budget) -> int:
+    return min(units, (count // budget.multiple + 1) * budget.multiple)

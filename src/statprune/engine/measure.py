@@ -1,0 +1,68 @@
+"""What one site's activations say: its factor, and the curve that the budget reads off it."""
+
+from collections.abc import Callable, Iterable
+
+from torch import Tensor, nn
+
+from statprune.anatomy.sites import Site, module_at
+from statprune.budget.curves import Curve
+from statprune.calibration.stream import Reader, Stream, advance
+from statprune.errors import NonFiniteError
+from statprune.linalg.accumulator import Accumulator
+from statprune.linalg.factor import Factor
+from statprune.surgery.linear import weight_of
+
+MakeAccumulator = Callable[[int], Accumulator]
+"""columns -> an empty accumulator for that many."""
+
+
+def through_block(
+    stream: Stream, block: nn.Module, index: int, sites: Iterable[Site], make: MakeAccumulator
+) -> dict[str, Accumulator]:
+    """Advance `stream` by one block, accumulating what the consumers of `sites` read.
+
+    Raises:
+        NonFiniteError: an activation or a hidden state is NaN or infinite; names the place.
+    """
+    seen = {site.name: make(site.units * site.columns) for site in sites}
+    advance(stream, block, index, {site.consumer: _naming(seen[site.name], site) for site in sites})
+    return seen
+
+
+def factor_of(site: Site, block: nn.Module, seen: Accumulator) -> Factor:
+    """The factor of `site`: neurons scaled by the consumer's column norms, heads in whole units.
+
+    STAT, sections 2 and 3.
+    """
+    if site.kind == "attention":
+        return seen.factor(unit=site.columns)
+    return seen.factor(scale=consumer_weight(site, block).norm(dim=0))
+
+
+def consumer_weight(site: Site, block: nn.Module) -> Tensor:
+    """The consumer's weight, (out, units * columns), in float64."""
+    return weight_of(module_at(block, site.consumer)).double()
+
+
+def curve_of(site: Site, factor: Factor, weight: Tensor) -> Curve:
+    """The error curve of `site` from its `factor` and its consumer's `weight` (out, units * columns)."""
+    output = factor.errors(weight).double().cpu()
+    if site.kind == "attention":
+        return Curve(output=output, trailing=output, steps=output[:-1])
+    return Curve(
+        output=output,
+        trailing=factor.errors().double().cpu(),
+        steps=factor.pivot_norms().double().cpu(),
+    )
+
+
+def _naming(seen: Accumulator, site: Site) -> Reader:
+    def read(Z: Tensor) -> None:
+        try:
+            seen.update(Z)
+        except NonFiniteError as error:
+            raise NonFiniteError(
+                f"{site.name}, read by {site.consumer}: {error} Nothing was written."
+            ) from error
+
+    return read

@@ -1,0 +1,43 @@
+"""What was done at each site, and what it cost."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from statprune.anatomy.sites import Site
+
+
+@dataclass(frozen=True)
+class SiteTrace:
+    """One site's cut.
+
+    `relative_error` is ||(Z - Z_kept T) W^T||_F / ||Z W^T||_F over the calibration tokens; `condition`
+    that of the triangle solved with, and `rank` the independent columns among those kept.
+    """
+
+    site: str
+    units: int
+    kept: Sequence[int]
+    relative_error: float
+    condition: float
+    rank: int
+
+
+@dataclass
+class Trace:
+    """A run, site by site and stage by stage."""
+
+    sites: list[SiteTrace] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time by stage."""
+    warnings: list[str] = field(default_factory=list)
+
+    def add(
+        self, site: Site, kept: Sequence[int], relative_error: float, condition: float, rank: int
+    ) -> None:
+        """Note the cut of one site."""
+        self.sites.append(SiteTrace(site.name, site.units, kept, relative_error, condition, rank))
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able content."""
+        return asdict(self)
