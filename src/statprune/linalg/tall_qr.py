@@ -1,7 +1,8 @@
 """The triangle of Z, batch by batch: R <- qr([R; next rows]).
 
 R^T R = Z^T Z without the product ever being formed, so no digits are lost to squaring: pivots are right down
-to eps of the largest, where a Gram matrix stops at sqrt(eps).  Same memory, about four times the work.
+to eps of the largest, where a Gram matrix stops at sqrt(eps).  About the same memory,
+and several times the work.
 
 Source: Demmel, Grigori, Hoemmen & Langou 2012, SIAM J. Sci. Comput. 34(1), A206-A239 (TSQR).
 """
