@@ -10,7 +10,7 @@ import scipy.linalg
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from matrices import checked, damaged, direct_error, of_rank, random
+from matrices import checked_by_method, damaged, direct_error, of_rank, random
 from torch import Tensor
 
 from statprune.errors import NonFiniteError
@@ -88,7 +88,7 @@ def assert_well_formed(factor: Factor, Z: Tensor) -> None:
 
 @every_method
 @shapes
-@checked
+@checked_by_method
 def test_triangle_has_the_gram_of_the_scaled_columns(
     method: Method, n: int, units: int, unit: int, seed: int
 ) -> None:
@@ -100,7 +100,7 @@ def test_triangle_has_the_gram_of_the_scaled_columns(
 
 @every_method
 @shapes
-@checked
+@checked_by_method
 def test_errors_are_those_of_the_interpolation(
     method: Method, n: int, units: int, unit: int, seed: int
 ) -> None:
@@ -126,7 +126,7 @@ def test_errors_are_those_of_the_interpolation(
 
 @every_method
 @shapes
-@checked
+@checked_by_method
 def test_no_other_interpolation_from_the_same_columns_is_better(
     method: Method, n: int, units: int, unit: int, seed: int
 ) -> None:
@@ -141,7 +141,7 @@ def test_no_other_interpolation_from_the_same_columns_is_better(
 
 @every_method
 @shapes
-@checked
+@checked_by_method
 def test_kept_columns_stay_themselves(method: Method, n: int, units: int, unit: int, seed: int) -> None:
     Z = damaged(n, units, unit, seed)
     factor = method(Z, weights(units * unit, seed).norm(dim=0), unit)
@@ -156,10 +156,8 @@ def test_kept_columns_stay_themselves(method: Method, n: int, units: int, unit: 
 
 
 @every_method
-@given(
-    units=st.integers(2, 6), unit=st.integers(1, 3), seed=st.integers(0, 2**31), extra=st.integers(0, 20)
-)
-@checked
+@given(units=st.integers(2, 6), unit=st.integers(1, 3), seed=st.integers(0, 2**31), extra=st.integers(0, 20))
+@checked_by_method
 def test_interpolation_is_least_squares_at_full_rank(
     method: Method, units: int, unit: int, seed: int, extra: int
 ) -> None:
@@ -175,8 +173,10 @@ def test_interpolation_is_least_squares_at_full_rank(
 
 @every_method
 @given(m=st.integers(2, 12), seed=st.integers(0, 2**31), data=st.data())
-@checked
-def test_as_many_columns_as_the_rank_are_exact(method: Method, m: int, seed: int, data: st.DataObject) -> None:
+@checked_by_method
+def test_as_many_columns_as_the_rank_are_exact(
+    method: Method, m: int, seed: int, data: st.DataObject
+) -> None:
     rank = data.draw(st.integers(1, m - 1))
     Z = of_rank(30, m, rank, seed)
     factor = method(Z, None, 1)
