@@ -1,0 +1,217 @@
+"""How widths are written into config.json; nothing else in this package knows.
+
+Three forms, the plainest that fits is taken: the stock config of the family; the stock config of another
+family with the same weights and arithmetic; the stock config with `per_layer_config` and a class of ours.
+"""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, PreTrainedModel
+
+from statprune.anatomy.lookup import Anatomy, head_dim_of
+from statprune.checkpoint import per_layer_model, register
+
+MODELLING_FILE = "modeling_statprune.py"
+
+# Keys of a config that say how, not what, it was written; and those only a per-layer config has.
+_ABOUT = ("transformers_version", "model_type", "architectures", "_name_or_path", "auto_map")
+_PER_LAYER = ("per_layer_config", "allow_global_per_layer_attribute_access", "auto_map")
+
+
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """What a saved folder says about its widths."""
+
+    config: Any
+    """The config to write: a copy, the model's own is left alone."""
+    architecture: str
+    """Name of the class that opens the folder."""
+    stock: bool
+    """Whether transformers alone opens it."""
+    reencoded_as: str | None
+    """The model type it is written as, where that differs from the model's own."""
+    modelling: str | None
+    """Text of the modelling file, where one is needed."""
+    reason: str
+    """One sentence for the user: why this form."""
+
+
+def encode(model: PreTrainedModel, anatomy: Anatomy) -> Encoding:
+    """The plainest form in which the widths of `model` can be written."""
+    stock_class = register.stock_class_of(model)
+    model_type = model.config.model_type
+    widths = _widths(anatomy)
+    config = deepcopy(model.config)
+    config.dtype = str(model.dtype).removeprefix("torch.")
+
+    obstacle = _obstacle(model, anatomy, widths)
+    if obstacle is None:
+        _write_stock(config, anatomy, widths)
+        if _accepts(config):
+            config.architectures = [stock_class.__name__]
+            reason = f"every block has the same widths, and the config of {model_type} can say them."
+            return Encoding(config, stock_class.__name__, True, None, None, reason)
+        other = anatomy.entry.reencode.get(model_type)
+        heads = widths[anatomy.entry.widths.heads][0]
+        refusal = (
+            f"the config of {model_type} refuses {heads} heads for a hidden size of {config.hidden_size}"
+        )
+        encoding = None if other is None else _reencode(model, config, stock_class, other, refusal)
+        if encoding is not None:
+            return encoding
+        obstacle = f"{refusal}, and no other model type has the same weights"
+        config = deepcopy(model.config)
+        config.dtype = str(model.dtype).removeprefix("torch.")
+
+    _write_per_layer(config, anatomy, widths)
+    architecture = register.PREFIX + stock_class.__name__
+    config.architectures = [architecture]
+    classes = _saved_classes(stock_class)
+    module = MODELLING_FILE.removesuffix(".py")
+    config.auto_map = {auto: f"{module}.{register.PREFIX}{name}" for auto, name in classes.items()}
+    source = _modelling_source(stock_class, set(classes.values()), register.shapes_of(anatomy.entry))
+    return Encoding(config, architecture, False, None, source, f"{obstacle}.")
+
+
+def adopt(model: PreTrainedModel, anatomy: Anatomy) -> None:
+    """Make the config and the class of `model` say the widths its modules have.
+
+    Afterwards it generates with any cache, and its own `save_pretrained` writes a folder that loads again
+    once this package is imported. What only another model type could say stays per layer in memory.
+    """
+    widths = _widths(anatomy)
+    stock_class = register.stock_class_of(model)
+    trial = deepcopy(model.config)
+    _write_stock(trial, anatomy, widths)
+    if _obstacle(model, anatomy, widths) is None and _accepts(trial):
+        _write_stock(model.config, anatomy, widths)
+        model.__class__ = stock_class
+    else:
+        _write_per_layer(model.config, anatomy, widths)
+        model.__class__ = register.per_layer_class(stock_class, anatomy.entry)
+    model.config.architectures = [type(model).__name__]
+
+
+def _widths(anatomy: Anatomy) -> dict[str, list[int]]:
+    """For every width the family's config names: its value in each block."""
+    widths = anatomy.entry.widths
+    names = {"heads": widths.heads, "kv_heads": widths.kv_heads, "neurons": widths.neurons}
+    found: dict[str, list[int]] = {name: [] for name in names.values() if name is not None}
+    for site in anatomy.sites:
+        for quantity, value in site.quantities(site.units).items():
+            name = names.get(quantity)
+            if name is not None:
+                found[name].append(value)
+    return found
+
+
+def _obstacle(model: PreTrainedModel, anatomy: Anatomy, widths: Mapping[str, list[int]]) -> str | None:
+    """Why no stock config of the model's own kind can say these widths; None where one may."""
+    uneven = [name for name, values in widths.items() if len(set(values)) > 1]
+    if uneven:
+        return f"blocks differ in {' and '.join(uneven)}"
+    names = anatomy.entry.widths
+    dense = getattr(model.config, names.heads)
+    heads = widths[names.heads][0]
+    if names.head_dim is None and heads != dense:
+        return (
+            f"the config of {model.config.model_type} computes the size of a head from their number, {dense}"
+        )
+    return None
+
+
+def _write_stock(config: Any, anatomy: Anatomy, widths: Mapping[str, list[int]]) -> None:
+    names = anatomy.entry.widths
+    config.per_layer_config = None
+    for key in _PER_LAYER:
+        config.__dict__.pop(key, None)
+    if names.head_dim is not None:
+        setattr(config, names.head_dim, head_dim_of(anatomy.entry, config))
+    for name, values in widths.items():
+        setattr(config, name, values[0])
+
+
+def _write_per_layer(config: Any, anatomy: Anatomy, widths: Mapping[str, list[int]]) -> None:
+    """Neurons go into the global config where all blocks agree; head counts there stay the dense ones.
+
+    The modelling files compute the size of a head as hidden size / heads, and caches read `head_dim`.
+    """
+    names = anatomy.entry.widths
+    config.per_layer_config = None
+    config.__dict__.pop("auto_map", None)
+    config.allow_global_per_layer_attribute_access = True
+    config.head_dim = head_dim_of(anatomy.entry, config)
+    neurons = widths[names.neurons]
+    if len(set(neurons)) == 1 or getattr(config, names.neurons) is None:
+        setattr(config, names.neurons, max(neurons))
+    config.per_layer_config = {
+        index: {name: values[index] for name, values in widths.items()} for index in range(len(neurons))
+    }
+
+
+def _accepts(config: Any) -> bool:
+    """Whether a config file of this content can be read again."""
+    try:
+        type(config)(**config.to_dict())
+    except ValueError:
+        return False
+    return True
+
+
+def _reencode(
+    model: PreTrainedModel, config: Any, stock_class: Any, other: str, refusal: str
+) -> Encoding | None:
+    """The same model written as model type `other`; None where it lacks one of the weights, or adds one."""
+    others = register.stock_names(other)
+    found = [others[auto] for auto in register.auto_classes_of(stock_class) if auto in others]
+    if not found:
+        return None
+    values = {name: value for name, value in config.to_dict().items() if name not in _ABOUT}
+    other_class = type(AutoConfig.for_model(other))
+    known = set(other_class().to_dict())
+    dropped = {name for name in config.default_config_fields() if name not in known}
+    kept = {name: value for name, value in values.items() if name not in dropped}
+    # Mistral's default is a window; a llama has none.
+    rewritten = other_class(**{**kept, "sliding_window": None})
+    rewritten.architectures = [found[0]]
+    with torch.device("meta"):
+        twin = getattr(transformers, found[0])(deepcopy(rewritten))
+    if {name: p.shape for name, p in twin.state_dict().items()} != {
+        name: p.shape for name, p in model.state_dict().items()
+    }:
+        return None
+    reason = f"{refusal}; written as {other}, which has the same weights and arithmetic."
+    return Encoding(rewritten, found[0], True, other, None, reason)
+
+
+def _saved_classes(stock_class: Any) -> dict[str, str]:
+    """Auto class -> stock class: the base model's, and those of the class that is saved."""
+    names = register.stock_names(stock_class.config_class.model_type)
+    return {
+        "AutoModel": names["AutoModel"],
+        **dict.fromkeys(register.auto_classes_of(stock_class), stock_class.__name__),
+    }
+
+
+def _modelling_source(stock_class: Any, names: set[str], shapes: dict[str, Any]) -> str:
+    """The mixin's own source, and one class for each stock class in `names`."""
+    source = Path(per_layer_model.__file__).read_text(encoding="utf-8")
+    ordered = sorted({*names, stock_class.__name__})
+    imports = f"from torch import nn\nfrom transformers import {', '.join(ordered)}\n"
+    lines = [source.replace("from torch import nn\n", imports, 1), "", "SHAPES = {"]
+    for key, value in shapes.items():
+        if isinstance(value, dict) and value:
+            entries = [f'        "{path}": "{width}",' for path, width in value.items()]
+            lines += [f'    "{key}": {{', *entries, "    },"]
+        else:
+            lines.append(f'    "{key}": "{value}",' if isinstance(value, str) else f'    "{key}": {{}},')
+    lines.append("}")
+    for name in ordered:
+        lines += ["", "", f"class {register.PREFIX}{name}(PerLayerWidths, {name}):", "    shapes = SHAPES"]
+    return "\n".join(lines) + "\n"
