@@ -18,7 +18,9 @@ def text_columns(columns: Columns, wanted: TextColumn, place: str) -> str | tupl
     Raises:
         DataError: The column is not there, or it is not clear which one is meant.
     """
-    there = ", ".join(columns) or "none"
+    if not columns:
+        raise DataError(f"{place}: no records; give data that is not empty")
+    there = ", ".join(columns)
     if wanted is not None:
         for name in names_of(wanted):
             if name not in columns:

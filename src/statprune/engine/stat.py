@@ -75,14 +75,14 @@ def stat(
     batches: Sequence[Batch],
     plan: Plan | Decide,
     make: MakeAccumulator,
+    trace: Trace,
     progress: Progress = no_progress,
-) -> tuple[Plan, Trace]:
-    """Narrow `model` in place to `plan`, or to what `plan` decides from the curves; return both.
+) -> Plan:
+    """Narrow `model` in place to `plan`, or to what `plan` decides from the curves; return the plan.
 
     A plan that is known beforehand costs less: each block's neurons are cut as soon as the data has
     passed it, and no factor is kept.
     """
-    trace = Trace()
     walk = _Walk(model, anatomy, batches, make, trace, progress)
     started = perf_counter()
     if isinstance(plan, Plan):
@@ -97,7 +97,7 @@ def stat(
     started = perf_counter()
     walk.prune(plan, "attention")
     trace.seconds["heads"] = perf_counter() - started
-    return plan, trace
+    return plan
 
 
 @dataclass(frozen=True, eq=False)

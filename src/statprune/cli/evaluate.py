@@ -1,0 +1,57 @@
+"""`statprune evaluate`."""
+
+from typing import Annotated
+
+import typer
+
+from statprune.cli.options import (
+    Data,
+    Debug,
+    Device,
+    Dtype,
+    Json,
+    Model,
+    Seed,
+    SeqLen,
+    TextColumn,
+    columns,
+)
+from statprune.cli.show import as_json, say
+from statprune.evaluation.perplexity import Perplexity
+from statprune.quality import evaluate
+
+
+def evaluate_command(  # noqa: PLR0913 - one parameter an option
+    model: Model,
+    data: Data,
+    seq_len: SeqLen = None,
+    text_column: TextColumn = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Read no more than this.")] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    seed: Seed = 0,
+    debug: Debug = False,
+    json: Json = False,
+) -> None:
+    """Measure perplexity (decoders) or masked-token loss (encoders), and print its protocol."""
+    measured = evaluate(
+        model,
+        data=data,
+        seq_len=seq_len,
+        text_column=columns(text_column),
+        max_tokens=max_tokens,
+        device=device,
+        dtype=dtype,
+        seed=seed,
+    )
+    if json:
+        as_json(measured.to_json())
+        return
+    if isinstance(measured, Perplexity):
+        say(
+            f"perplexity {measured.perplexity:.4f} ({measured.nll:.5f} nats a token, {measured.tokens} tokens)"
+        )
+    else:
+        say(f"masked-token loss {measured.loss:.5f} nats over {measured.tokens} masked tokens")
+    for name, value in measured.protocol.items():
+        say(f"  {name}: {value}")

@@ -1,0 +1,40 @@
+"""`statprune inspect`."""
+
+from statprune.cli.options import Debug, Json, Model
+from statprune.cli.show import as_json, count, say, table
+from statprune.inspection import inspect
+
+
+def inspect_command(model: Model, json: Json = False, debug: Debug = False) -> None:
+    """Show what can be pruned, in units, parameters and MACs, and what cannot and why."""
+    found = inspect(model)
+    if json:
+        as_json(found.to_json())
+        return
+    say(f"{found.model}: {found.model_type}, {found.kind}, {found.blocks} blocks, context {found.context}")
+    table(
+        "Can be pruned",
+        ["site", "unit", "blocks", "units", "params/unit", "MACs/unit"],
+        [
+            [
+                group.kind,
+                group.unit,
+                str(group.blocks),
+                str(group.units),
+                count(group.parameters_per_unit),
+                count(group.macs_per_unit),
+            ]
+            for group in found.sites
+        ],
+    )
+    table(
+        "Stays whole",
+        ["part", "parameters", "because"],
+        [[part, count(what["parameters"]), what["why"]] for part, what in found.kept_whole.items()],
+    )
+    share = found.prunable_parameters / found.parameters
+    say(
+        f"parameters: {count(found.parameters)}, of which {count(found.prunable_parameters)} ({share:.1%}) prunable"
+    )
+    say(f"MACs of the prunable projections: {count(found.prunable_macs)} a token at {found.context} tokens")
+    say(f"The same fewer heads in every block {found.uniform_heads}.")

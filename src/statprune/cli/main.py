@@ -1,0 +1,75 @@
+"""The parser, and the exit codes: 0 done, 1 our own failure, 2 bad input, 130 interrupted."""
+
+import json
+import os
+import sys
+
+import click
+import typer
+from rich.console import Console
+
+from statprune.cli.compress import compress_command
+from statprune.cli.demo import demo_command
+from statprune.cli.evaluate import evaluate_command
+from statprune.cli.inspect import inspect_command
+from statprune.errors import InputError, StatpruneError
+from statprune.version import __version__
+
+app = typer.Typer(
+    name="statprune",
+    help="Makes trained transformers smaller and faster, without fine-tuning and without gradients.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("inspect")(inspect_command)
+app.command("compress")(compress_command)
+app.command("evaluate")(evaluate_command)
+app.command("demo")(demo_command)
+
+
+@app.callback(invoke_without_command=True)
+def _root(context: typer.Context, version: bool = typer.Option(False, "--version", help="Show it.")) -> None:
+    if version:
+        Console().print(f"statprune {__version__}", highlight=False)
+        raise typer.Exit
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """Run the command line and leave with its exit code; a traceback is shown only with --debug."""
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = app(given, standalone_mode=False)
+    except Exception as error:
+        if "--debug" in given:
+            raise
+        sys.exit(_report(error, as_json="--json" in given))
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; nothing was written.", highlight=False)
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _report(error: Exception, *, as_json: bool) -> int:
+    if isinstance(error, click.ClickException) and not as_json:
+        error.show()
+        return error.exit_code
+    if isinstance(error, click.exceptions.Abort):
+        return 130
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    message, code = _told(error)
+    if as_json:
+        kind = type(error).__name__
+        sys.stdout.write(json.dumps({"error": {"kind": kind, "message": message, "exit_code": code}}) + "\n")
+    Console(stderr=True, soft_wrap=True).print(f"error: {message}", highlight=False, markup=False)
+    return code
+
+
+def _told(error: Exception) -> tuple[str, int]:
+    if isinstance(error, StatpruneError):
+        return str(error), error.exit_code
+    if isinstance(error, click.ClickException):
+        return error.format_message(), InputError.exit_code
+    return f"{type(error).__name__}: {error} (ours to mend; run again with --debug and report it)", 1

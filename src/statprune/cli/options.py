@@ -1,0 +1,44 @@
+"""Options that several commands share."""
+
+from typing import Annotated
+
+import typer
+
+Model = Annotated[str, typer.Argument(help="A model's folder, or its name on the hub.", show_default=False)]
+Data = Annotated[
+    str,
+    typer.Option(
+        help="NAME[:CONFIG][@SPLIT] of a data set on the hub, or a local file or folder (.jsonl .json .csv "
+        ".tsv .parquet, or plain text; also .gz .xz .zst).",
+        show_default=False,
+    ),
+]
+TextColumn = Annotated[
+    str | None,
+    typer.Option(help="Column that holds the text; two, joined by a comma, for pairs.", show_default="text"),
+]
+SeqLen = Annotated[
+    int | None,
+    typer.Option(help="Tokens per sample.", show_default="the smaller of 2048 and the context"),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Dtype = Annotated[str, typer.Option(help="auto (the checkpoint's), float32, bfloat16 or float16.")]
+Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def columns(text_column: str | None) -> str | tuple[str, str] | None:
+    """The one column, or the two, that --text-column names.
+
+    Raises:
+        click.BadParameter: more than two are named.
+    """
+    if text_column is None or "," not in text_column:
+        return text_column
+    first, _, second = text_column.partition(",")
+    if "," in second or not first or not second:
+        raise typer.BadParameter(
+            f"{text_column!r} names neither one column nor two", param_hint="--text-column"
+        )
+    return first.strip(), second.strip()

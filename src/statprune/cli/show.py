@@ -1,0 +1,60 @@
+"""What commands print: tables and progress for people, one JSON object for machines."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as Remaining
+from rich.table import Table
+
+from statprune.engine.stat import Progress as OnBlock
+
+STAGES = {
+    "measure": "measuring the dense model",
+    "feed_forward": "cutting neurons",
+    "attention": "cutting heads",
+}
+
+
+def as_json(content: Any) -> None:
+    """Print `content` as JSON on stdout."""
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def say(text: str = "") -> None:
+    """Print a line for people."""
+    Console(soft_wrap=True).print(text, highlight=False, markup=False)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; every column but the first is aligned to the right."""
+    made = Table(title=title, title_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        made.add_column(column, justify="right" if number else "left")
+    for row in rows:
+        made.add_row(*row)
+    Console().print(made)
+
+
+def count(number: float) -> str:
+    """A number with its thousands apart."""
+    return f"{number:,.0f}"
+
+
+@contextmanager
+def block_progress(*, shown: bool) -> Iterator[OnBlock]:
+    """A bar per stage on stderr, a step per block."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, Remaining(), console=Console(stderr=True), disable=not shown) as bars:
+        tasks: dict[str, Any] = {}
+
+        def on_block(stage: str, done: int, blocks: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(f"{STAGES.get(stage, stage)}, block", total=blocks)
+            bars.update(tasks[stage], completed=done)
+
+        yield on_block

@@ -1,0 +1,40 @@
+"""What activations are summed up in before they are factored."""
+
+from functools import partial
+from typing import Literal
+
+import torch
+
+from statprune.engine.measure import MakeAccumulator
+from statprune.linalg.accumulator import Accumulator
+from statprune.linalg.gram import Gram
+from statprune.linalg.sketch import CountSketch, GaussianSketch
+from statprune.linalg.tall_qr import TallQR
+
+Backend = Literal["gram", "qr", "gaussian", "countsketch"]
+
+ROWS_PER_SAMPLE = 100
+"""Rows of a sketch per calibration sample, as in the authors' scripts (STAT, section 5)."""
+
+
+def maker(
+    backend: Backend, *, samples: int, generator: torch.Generator, device: torch.device
+) -> MakeAccumulator:
+    """A function that makes an empty accumulator, on `device`, for a number of columns.
+
+    `gram` (float64) and `qr` are exact up to rounding; the sketches hold max(100 rows a sample, 2 rows a
+    column) and are exact up to O(1 / sqrt(rows)) in the Gram matrix's entries, drawn from `generator`.
+    """
+    if backend == "gram":
+        return partial(Gram, device=device)
+    if backend == "qr":
+        return partial(TallQR, device=device)
+    sketch = GaussianSketch if backend == "gaussian" else CountSketch
+
+    def make(columns: int) -> Accumulator:
+        rows = max(ROWS_PER_SAMPLE * samples, 2 * columns)
+        # Its own generator: what one site draws must not depend on how another's batches come in between.
+        seed = int(torch.randint(2**62, (), generator=generator))
+        return sketch(columns, rows, generator=torch.Generator().manual_seed(seed), device=device)
+
+    return make

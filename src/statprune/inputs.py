@@ -1,0 +1,111 @@
+"""What the caller gives -> a model, its tokenizer, and data, or an error that says what to give instead."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from transformers import PreTrainedModel
+
+from statprune.anatomy.lookup import context_of, entry_for
+from statprune.calibration.records import Records, from_memory, read
+from statprune.checkpoint.load import Loaded, load
+from statprune.errors import DataError, InputError, ModelError
+
+LONGEST_DEFAULT = 2048
+"""Tokens per sample where the model's context allows more."""
+
+DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
+
+
+def open_model(
+    model: PreTrainedModel | str | Path, tokenizer: Any = None, *, dtype: str = "auto", device: str = "auto"
+) -> Loaded:
+    """A model in memory as it is, or loaded from a folder or the hub.
+
+    Args:
+        model: the model, its folder, or its name.
+        tokenizer: takes precedence over the one that lies beside the model.
+        dtype: what weights are loaded as; "auto" keeps the checkpoint's.
+        device: "auto" takes a GPU where there is one, and leaves a model in memory where it is.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+        InputError: `dtype` or `device` does not exist, or `dtype` is given for a model in memory.
+    """
+    if dtype not in DTYPES:
+        raise InputError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}.")
+    if isinstance(model, str | Path):
+        loaded = load(model, dtype=dtype, device=_device(device))
+    elif isinstance(model, PreTrainedModel):
+        if dtype != "auto":
+            raise InputError(
+                f"dtype {dtype} is given for a model in memory; convert it yourself: model.to(torch.{dtype})."
+            )
+        if device != "auto":
+            model.to(_device(device))  # type: ignore[arg-type]  # transformers narrows nn.Module.to
+        loaded = Loaded(model=model, tokenizer=None, processor=None, source=None)
+    else:
+        raise ModelError(f"{type(model).__name__} is neither a Hugging Face model nor the name of one.")
+    return loaded if tokenizer is None else loaded.with_tokenizer(tokenizer)
+
+
+def context_length(loaded: Loaded) -> int:
+    """The longest input, in tokens: what positions allow, and what the tokenizer allows."""
+    config = loaded.model.config
+    entry = entry_for(config.model_type)
+    limit = (
+        context_of(entry, config) if entry else getattr(config, "max_position_embeddings", LONGEST_DEFAULT)
+    )
+    return min(limit, getattr(loaded.tokenizer, "model_max_length", None) or limit)
+
+
+def sequence_length(loaded: Loaded, asked: int | None) -> int:
+    """Tokens per sample: what was asked, or the smaller of 2048 and the context.
+
+    Raises:
+        DataError: more was asked than the context, or fewer than 2.
+    """
+    limit = context_length(loaded)
+    if asked is not None and not 2 <= asked <= limit:
+        raise DataError(f"sequence length {asked}: this model takes from 2 to {limit} tokens.")
+    return asked or min(LONGEST_DEFAULT, limit)
+
+
+def records_of(data: Any, loaded: Loaded, text_column: str | tuple[str, str] | None, split: str) -> Records:
+    """Records of a SOURCE, or of texts in memory; `split` is taken where the source names none.
+
+    Raises:
+        DataError: the data cannot be read, or it is text and there is no tokenizer.
+    """
+    if isinstance(data, str | Path):
+        records = read(str(data), text_column=text_column, tokenizer=loaded.tokenizer, split_default=split)
+    else:
+        records = from_memory(data, text_column=text_column, tokenizer=loaded.tokenizer)
+    if loaded.tokenizer is None and isinstance(records.texts[0], str):
+        place = loaded.source or "the model in memory"
+        raise DataError(f"{place}: no tokenizer, but the data is text. Give a tokenizer, or token ids.")
+    return records
+
+
+def are_batches(data: Any) -> bool:
+    """Whether `data` is batches that the caller made: dicts that hold tensors, or an iterable of them."""
+    if isinstance(data, str | Path | datasets.Dataset):
+        return False
+    if not isinstance(data, list | tuple):
+        return True
+    first = data[0] if data else None
+    return isinstance(first, Mapping) and any(isinstance(value, torch.Tensor) for value in first.values())
+
+
+def _device(asked: str) -> str:
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(asked).type
+    except RuntimeError:
+        raise InputError(f"device {asked!r} is not known to torch; give cpu, cuda or cuda:N.") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {asked!r}: torch sees no GPU; give cpu.")
+    return asked

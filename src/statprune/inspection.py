@@ -1,0 +1,122 @@
+"""`inspect`: what of a model can be pruned, how much of it that is, and what cannot and why."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from statprune.anatomy.lookup import Anatomy, anatomy_of, context_of
+from statprune.anatomy.sites import SiteKind
+from statprune.budget.cost import Cost
+from statprune.checkpoint.load import skeleton
+from statprune.inputs import LONGEST_DEFAULT
+
+
+@dataclass(frozen=True)
+class SiteGroup:
+    """Sites of one kind and width: `blocks` of them; cost of one unit in parameters, and MACs per token."""
+
+    kind: SiteKind
+    unit: str
+    blocks: int
+    units: int
+    parameters_per_unit: int
+    macs_per_unit: int
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A model's prunable parts and their sizes.
+
+    `parameters` counts every weight once; `prunable_parameters` and `prunable_macs` (per token, at `context`
+    tokens) count the projections of attention and feed-forward; `kept_whole` tells what stays, and why.
+    """
+
+    model: str
+    model_type: str
+    kind: str
+    blocks: int
+    context: int
+    parameters: int
+    prunable_parameters: int
+    prunable_macs: int
+    sites: tuple[SiteGroup, ...]
+    kept_whole: dict[str, dict[str, Any]]
+    uniform_heads: str
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able content."""
+        return asdict(self)
+
+
+def inspect(model: PreTrainedModel | str | Path) -> Inspection:
+    """What can be pruned; of a folder or a hub name only the config is read, no weights.
+
+    Raises:
+        ModelError: the model cannot be opened or pruned.
+        UnknownArchitectureError: no entry describes it; the message holds a draft.
+    """
+    name = str(model) if isinstance(model, str | Path) else type(model).__name__
+    opened = skeleton(model) if isinstance(model, str | Path) else model
+    anatomy = anatomy_of(opened)
+    context = min(LONGEST_DEFAULT, context_of(anatomy.entry, opened.config))
+    total = sum(parameter.numel() for parameter in opened.parameters())
+    prunable = Cost("params", context).dense(anatomy.sites)
+    inside = sum(parameter.numel() for parameter in anatomy.blocks.parameters())
+    return Inspection(
+        model=name,
+        model_type=opened.config.model_type,
+        kind=anatomy.entry.kind,
+        blocks=len(anatomy.blocks),
+        context=context,
+        parameters=total,
+        prunable_parameters=prunable,
+        prunable_macs=Cost("macs", context).dense(anatomy.sites),
+        sites=_groups(anatomy, context),
+        kept_whole={
+            "norms in blocks": {
+                "parameters": inside - prunable,
+                "why": "they act on the hidden size, which stays",
+            },
+            "embeddings, final norm and head": {
+                "parameters": total - inside,
+                "why": "they carry the hidden size and the vocabulary, which stay",
+            },
+        },
+        uniform_heads=_uniform_heads(anatomy, opened.config.model_type),
+    )
+
+
+def _groups(anatomy: Anatomy, context: int) -> tuple[SiteGroup, ...]:
+    macs = Cost("macs", context)
+    counted = Counter(
+        SiteGroup(
+            kind=site.kind,
+            unit=_unit(site.kind, site.group),
+            blocks=0,
+            units=site.units,
+            parameters_per_unit=site.parameters_per_unit,
+            macs_per_unit=macs.per_unit(site),
+        )
+        for site in anatomy.sites
+    )
+    return tuple(SiteGroup(**{**asdict(group), "blocks": blocks}) for group, blocks in counted.items())
+
+
+def _unit(kind: SiteKind, group: int) -> str:
+    if kind == "feed_forward":
+        return "neuron"
+    return "head" if group == 1 else f"key-value group of {group} heads"
+
+
+def _uniform_heads(anatomy: Anatomy, model_type: str) -> str:
+    """Whether fewer heads, the same in every block, can be said in this family's own config."""
+    entry = anatomy.entry
+    if entry.widths.head_dim is None:
+        return "need this package or trust_remote_code to load: the config has no head size of its own"
+    if model_type in entry.reencode:
+        other = entry.reencode[model_type]
+        return f"load in stock transformers (as {other} where they do not divide the hidden size)"
+    return "load in stock transformers"

@@ -1,0 +1,115 @@
+"""Everything that can be refused is refused here, before the first pass over the data."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from statprune.anatomy.lookup import Anatomy, anatomy_of
+from statprune.budget import plan as plans
+from statprune.budget.allocate import Budget, published, uniform
+from statprune.budget.cost import Cost
+from statprune.budget.curves import Curves
+from statprune.budget.plan import Plan
+from statprune.calibration.samples import Samples, check_ids, given, sentences, windows
+from statprune.checkpoint.load import Loaded, require_finite
+from statprune.engine.stat import Decide
+from statprune.errors import DataError
+from statprune.inputs import are_batches, records_of, sequence_length
+from statprune.recipe import Recipe, WidthsRule
+
+DEFAULT_WIDTHS: dict[str, WidthsRule] = {"decoder": "uniform", "encoder": "per-layer"}
+"""The rule that does less damage on the models measured (docs/decisions/0003-default-allocation.md)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A run that nothing speaks against any more.
+
+    `plan` is known where the user gave one, or keeps everything; else it is the rule that makes it from the
+    curves. `context` is the tokens that a token attends to, for counting MACs.
+    """
+
+    loaded: Loaded
+    anatomy: Anatomy
+    samples: Samples
+    plan: Plan | Decide
+    context: int
+    notes: tuple[str, ...]
+
+
+def prepare(loaded: Loaded, recipe: Recipe, data: Any) -> Prepared:
+    """Check the model, the plan or budget, and the data; draw the samples.
+
+    Raises:
+        InputError: whatever cannot be used.
+    """
+    anatomy = anatomy_of(loaded.model)
+    require_finite(loaded.model)
+    fitted = _fitted(recipe, anatomy)
+    seq_len = sequence_length(loaded, recipe.seq_len)
+    if recipe.keep is not None:
+        _budget(recipe, recipe.keep, seq_len).require_reachable(anatomy.sites)
+    samples = _samples(loaded, anatomy, recipe, data, seq_len)
+    check_ids(samples, loaded.model.config.vocab_size)
+    context = seq_len
+    if anatomy.entry.kind == "encoder":
+        context = max(1, round(samples.tokens / samples.protocol["samples"]))
+    plan = fitted if fitted is not None else _rule(recipe, anatomy, context)
+    return Prepared(
+        loaded, anatomy, samples, plan, context, (*samples.notes, *_short_of_tokens(anatomy, samples))
+    )
+
+
+def _fitted(recipe: Recipe, anatomy: Anatomy) -> Plan | None:
+    if isinstance(recipe.plan, Path):
+        return plans.read(recipe.plan, anatomy.sites)
+    if recipe.plan is not None:
+        return plans.fit(recipe.plan, anatomy.sites)
+    return plans.full(anatomy.sites) if recipe.keep == 1 else None
+
+
+def _budget(recipe: Recipe, keep: float, context: int) -> Budget:
+    return Budget(keep, Cost(recipe.of, context), recipe.multiple)
+
+
+def _rule(recipe: Recipe, anatomy: Anatomy, context: int) -> Decide:
+    kind, sites = anatomy.entry.kind, anatomy.sites
+    budget = _budget(recipe, recipe.keep or 1.0, context)
+    budget.require_reachable(sites)
+
+    def decide(curves: Curves) -> Plan:
+        if (recipe.widths or DEFAULT_WIDTHS[kind]) == "uniform":
+            return uniform(curves, sites, budget)
+        return published(curves, sites, budget, kind)
+
+    return decide
+
+
+def _samples(loaded: Loaded, anatomy: Anatomy, recipe: Recipe, data: Any, seq_len: int) -> Samples:
+    if are_batches(data):
+        samples = given(data)
+        longest = samples.protocol["seq_len"]
+        if longest > seq_len:
+            raise DataError(f"the batches hold rows of {longest} tokens; this run reads {seq_len} at most.")
+        return samples
+    draw = windows if anatomy.entry.kind == "decoder" else sentences
+    return draw(
+        records_of(data, loaded, recipe.text_column, "train"),
+        loaded.tokenizer,
+        samples=recipe.samples,
+        seq_len=seq_len,
+        generator=torch.Generator().manual_seed(recipe.seed),
+    )
+
+
+def _short_of_tokens(anatomy: Anatomy, samples: Samples) -> tuple[str, ...]:
+    widest = max(anatomy.sites, key=lambda site: site.units * site.columns)
+    columns = widest.units * widest.columns
+    if samples.tokens >= columns:
+        return ()
+    return (
+        f"{samples.tokens} calibration tokens for {columns} columns at {widest.name}: units beyond the "
+        f"{samples.tokens}th cannot be told apart. Give more samples, or longer ones.",
+    )

@@ -1,0 +1,67 @@
+"""`evaluate`: what a model's quality is, by the protocol that fits its head."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from statprune.errors import ModelError
+from statprune.evaluation.devices import evaluating
+from statprune.evaluation.perplexity import MaskedLoss, Perplexity, masked_lm_loss, perplexity
+from statprune.inputs import open_model, records_of, sequence_length
+
+
+def evaluate(  # noqa: PLR0913 - the options of the command of this name
+    model: PreTrainedModel | str | Path,
+    *,
+    data: Any,
+    seq_len: int | None = None,
+    tokenizer: Any = None,
+    text_column: str | tuple[str, str] | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    max_tokens: int | None = None,
+    seed: int = 0,
+) -> Perplexity | MaskedLoss:
+    """Perplexity of a causal model, or the loss at masked tokens of an encoder with a masked-language head.
+
+    Args:
+        model: a Hugging Face model, pruned or not, its folder, or its name on the hub.
+        data: as for `compress`, without batches; the split "test" is taken where the source names none.
+        seq_len: tokens per window (perplexity) or at most per record (masked loss); by default the smaller of
+            2048 and the model's context.
+        tokenizer: takes precedence over the model's own.
+        text_column: the column that holds the text.
+        dtype: what weights are loaded as; "auto" keeps the checkpoint's.
+        device: where to compute; "auto" takes a GPU where there is one.
+        max_tokens: read no more than this many tokens.
+        seed: draws which tokens are masked.
+
+    Raises:
+        ModelError: the model has neither head.
+        InputError: something given cannot be used.
+    """
+    loaded = open_model(model, tokenizer, dtype=dtype, device=device)
+    name = type(loaded.model).__name__
+    masked = "ForMaskedLM" in name
+    if not masked and not loaded.model.can_generate():
+        raise ModelError(
+            f"{loaded.name}: {name} has no language-modelling head, so it has no perplexity. "
+            f"Evaluate it on its own task."
+        )
+    length = sequence_length(loaded, seq_len)
+    records = records_of(data, loaded, text_column, "test")
+    with evaluating(loaded.model):
+        if not masked:
+            return perplexity(loaded.model, loaded.tokenizer, records, seq_len=length, max_tokens=max_tokens)
+        generator = torch.Generator().manual_seed(seed)
+        loss = masked_lm_loss(
+            loaded.model,
+            loaded.tokenizer,
+            records,
+            seq_len=length,
+            generator=generator,
+            max_tokens=max_tokens,
+        )
+        return loss.with_seed(seed)

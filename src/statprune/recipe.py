@@ -1,0 +1,98 @@
+"""Everything that determines a compression run, checked before anything is read."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from statprune.budget.cost import Of
+from statprune.engine.backends import Backend
+from statprune.errors import BudgetError, InputError, PlanError
+
+Method = Literal["stat"]
+WidthsRule = Literal["per-layer", "uniform"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is to be compressed.
+
+    Attributes:
+        keep: share of `of` to keep at most, in (0, 1]; None where `plan` says what to keep.
+        of: what `keep` is a share of: parameters, or multiply-accumulates, of the prunable projections.
+        plan: units to keep per site, or a file of them; None where `keep` says how much.
+        method: how units are chosen and consumers corrected.
+        widths: whether blocks may differ; None takes the rule that did less damage on models of the kind.
+        samples: windows (decoders) or records (encoders) of calibration data.
+        seq_len: tokens per sample, at most; None takes the smaller of 2048 and the model's context.
+        text_column: the column, or for pairs the two columns, that hold the text.
+        dtype: what weights are loaded as; "auto" keeps the checkpoint's.
+        device: where to compute; "auto" takes a GPU where there is one.
+        seed: draws samples, and sketches.
+        backend: what activations are summed up in before they are factored.
+        multiple: neuron counts are multiples of this; full width is always legal.
+    """
+
+    keep: float | None = None
+    of: Of = "params"
+    plan: Mapping[str, int] | Path | None = None
+    method: Method = "stat"
+    widths: WidthsRule | None = None
+    samples: int = 128
+    seq_len: int | None = None
+    text_column: str | tuple[str, str] | None = None
+    dtype: Dtype = "auto"
+    device: str = "auto"
+    seed: int = 0
+    backend: Backend = "gram"
+    multiple: int = 8
+
+    def __post_init__(self) -> None:
+        self._check_budget()
+        choices: dict[str, tuple[str, Any]] = {
+            "of": (self.of, Of),
+            "method": (self.method, Method),
+            "backend": (self.backend, Backend),
+            "dtype": (self.dtype, Dtype),
+        }
+        if self.widths is not None:
+            choices["widths"] = (self.widths, WidthsRule)
+        for name, (value, allowed) in choices.items():
+            if value not in get_args(allowed):
+                raise InputError(f"{name} is {value!r}; choose one of {', '.join(get_args(allowed))}.")
+        for name in ("samples", "multiple", "seq_len"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise InputError(f"{name} is {value!r}; give a whole number of at least 1.")
+
+    @classmethod
+    def of_options(cls, options: Mapping[str, Any]) -> "Recipe":
+        """The recipe of keyword options; a plan given as text is a file's path.
+
+        Raises:
+            InputError: an option does not exist, or its value cannot be used.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in options:
+            if name not in known:
+                raise InputError(f"there is no option {name!r}; options are {', '.join(known)}.")
+        plan = options.get("plan")
+        return cls(**{**options, "plan": Path(plan) if isinstance(plan, str) else plan})
+
+    def _check_budget(self) -> None:
+        if self.plan is not None and self.keep is not None:
+            raise BudgetError(f"both keep ({self.keep:g}) and a plan are given; give one of them.")
+        if self.plan is None and self.keep is None:
+            raise BudgetError("nothing says how much to keep; give keep, a share in (0, 1], or a plan.")
+        if self.plan is not None and not isinstance(self.plan, Path) and not self.plan:
+            raise PlanError("the plan names no site; give units to keep for at least one.")
+        if self.keep is not None and not (isinstance(self.keep, int | float) and 0 < self.keep <= 1):
+            raise BudgetError(f"keep is {self.keep!r}; give a share above 0 and at most 1.")
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able content; a plan file appears by its name."""
+        content = asdict(self)
+        if isinstance(self.plan, Path):
+            content["plan"] = self.plan.name
+        return content
