@@ -61,9 +61,9 @@ def per_layer_class(stock_class: Any, entry: Architecture) -> Any:
     return stock_class if issubclass(stock_class, PerLayerWidths) else _make(stock_class, entry.model_types)
 
 
-def stock_class_of(model: object) -> Any:
-    """The class of `model` that transformers itself ships."""
-    return next(kind for kind in type(model).__mro__ if kind.__module__.startswith("transformers.models."))
+def stock_class_of(model_class: type) -> Any:
+    """The nearest class above `model_class`, or itself, that transformers ships."""
+    return next(kind for kind in model_class.__mro__ if kind.__module__.startswith("transformers.models."))
 
 
 def auto_classes_of(stock_class: Any) -> list[str]:

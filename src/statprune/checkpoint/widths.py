@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy, head_dim_of
@@ -44,7 +45,7 @@ class Encoding:
 
 def encode(model: PreTrainedModel, anatomy: Anatomy) -> Encoding:
     """The plainest form in which the widths of `model` can be written."""
-    stock_class = register.stock_class_of(model)
+    stock_class = register.stock_class_of(type(model))
     model_type = model.config.model_type
     widths = _widths(anatomy)
     config = deepcopy(model.config)
@@ -86,7 +87,7 @@ def adopt(model: PreTrainedModel, anatomy: Anatomy) -> None:
     once this package is imported. What only another model type could say stays per layer in memory.
     """
     widths = _widths(anatomy)
-    stock_class = register.stock_class_of(model)
+    stock_class = register.stock_class_of(type(model))
     trial = deepcopy(model.config)
     _write_stock(trial, anatomy, widths)
     if _obstacle(model, anatomy, widths) is None and _accepts(trial):
@@ -159,7 +160,7 @@ def _accepts(config: Any) -> bool:
     """Whether a config file of this content can be read again."""
     try:
         type(config)(**config.to_dict())
-    except ValueError:
+    except (ValueError, StrictDataclassError):
         return False
     return True
 

@@ -1,0 +1,248 @@
+"""A folder or a hub name -> the model with its tokenizer, or one line that says why not."""
+
+import json
+import re
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    StrictDataclassError,
+)
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+from statprune.checkpoint.register import PREFIX, class_named
+from statprune.checkpoint.widths import MODELLING_FILE
+from statprune.errors import ModelError, NonFiniteError, StatpruneWarning
+
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
+_PROCESSOR = ("preprocessor_config.json", "processor_config.json")
+_LEGAL = ("LICENSE*", "NOTICE*", "USE_POLICY*")
+_HUB_FILES = ("*.json", "*.txt", "*.model", "*.jinja", _WEIGHTS, "model-*.safetensors", *_LEGAL)
+_UNREADABLE = (OSError, ValueError, KeyError, StrictDataclassError)
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model that can be pruned, in eval mode, and what came with it."""
+
+    model: PreTrainedModel
+    tokenizer: Any | None
+    processor: Any | None
+    source: Path
+    """The folder it was read from; of a hub model, its folder in the local cache."""
+
+
+def load(source: str | Path, *, dtype: str | torch.dtype = "auto", device: str = "cpu") -> Loaded:
+    """The model in a folder, or of a name on the hub, as its own class, with all its weights.
+
+    No code from the folder is run, and no pickle is opened.
+
+    Raises:
+        ModelError: there is no model there, it is not whole, or it is of a kind that cannot be pruned.
+    """
+    folder = _folder(source)
+    values = _read_config(folder)
+    model_class = _class_for(values, folder)
+    _check_weights(folder)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except _UNREADABLE as error:
+        raise ModelError(f"{folder}/config.json cannot be read: {_one_line(error)}. Correct it.") from error
+    model = open_weights(model_class, folder, config=config, dtype=dtype)
+    model.to(device)
+    tokenizer = processor = None
+    if any((folder / name).exists() for name in _TOKENIZER):
+        tokenizer = _companion(AutoTokenizer, folder, "tokenizer")
+    if any((folder / name).exists() for name in _PROCESSOR):
+        processor = _companion(AutoProcessor, folder, "processor")
+    return Loaded(model, tokenizer, processor, folder)
+
+
+def open_weights(model_class: Any, folder: Path, **options: Any) -> PreTrainedModel:
+    """`model_class` with the weights in `folder`, in eval mode; never one with a random block or head.
+
+    Raises:
+        ModelError: a weight is missing, or has another shape than the config says.
+    """
+    try:
+        model, report = model_class.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **options
+        )
+    except (RuntimeError, SafetensorError, *_UNREADABLE) as error:
+        raise ModelError(
+            f"{folder}: the weights do not fit {model_class.__name__}: {_one_line(error)}. "
+            f"Check that config.json belongs to these weights."
+        ) from error
+    missing = sorted(report["missing_keys"])
+    # Only a sentence-pair task reads the pooler, and encoders are often saved without it.
+    poolers = [name for name in missing if re.search(r"(^|\.)pooler\.", name)]
+    lost = [name for name in missing if name not in poolers]
+    if lost:
+        raise ModelError(
+            f"{folder}: {_some(lost)} missing from the weights, and would be random in "
+            f"{model_class.__name__}. Complete the folder, or name the class that was saved in config.json."
+        )
+    if poolers:
+        warnings.warn(
+            f"{folder}: {_some(poolers)} missing from the weights, now random; do not use the pooled output.",
+            StatpruneWarning,
+            stacklevel=2,
+        )
+    model.eval()
+    return model
+
+
+def require_finite(model: PreTrainedModel) -> None:
+    """Raise NonFiniteError if a parameter holds a NaN or an infinity; name the first one."""
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and not torch.isfinite(parameter).all():
+            nans, infinities = int(parameter.isnan().sum()), int(parameter.isinf().sum())
+            raise NonFiniteError(
+                f"{name} holds {nans} NaN and {infinities} infinite of {parameter.numel()} values: what it "
+                f"computes means nothing. Use another checkpoint, or the dtype it was trained in."
+            )
+
+
+def _folder(source: str | Path) -> Path:
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise ModelError(f"{source} is a file. Give the folder that holds config.json and the weights.")
+    if isinstance(source, Path) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source) or source[0] in "./~":
+        raise ModelError(f"{source} does not exist. Give a folder with a model, or its name on the hub.")
+    try:
+        return Path(snapshot_download(source, allow_patterns=list(_HUB_FILES), etag_timeout=5))
+    except GatedRepoError as error:
+        raise ModelError(
+            f"'{source}' is gated on the hub. Accept its terms there, and log in with `hf auth login`."
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise ModelError(
+            f"'{source}' is neither a folder here nor a model on the hub. Check its spelling, and if it is "
+            f"private, log in with `hf auth login`."
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ModelError(
+            f"'{source}' is no folder here, and the hub cannot be reached ({type(error).__name__}). "
+            f"Check the spelling or the connection, or give a folder."
+        ) from error
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.exists():
+        if (folder / "adapter_config.json").exists():
+            raise ModelError(
+                f"{folder} holds an adapter without its base: merge it, and give the merged model."
+            )
+        raise ModelError(
+            f"{folder} holds no config.json. Give the folder that holds config.json and weights."
+        )
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        values.get("model_type")
+    except (ValueError, AttributeError, OSError) as error:
+        raise ModelError(f"{path} is not a JSON object: {_one_line(error)}. Restore it.") from error
+    quantised = values.get("quantization_config")
+    if quantised:
+        kind = quantised.get("quant_method", "kind unknown") if isinstance(quantised, dict) else quantised
+        raise ModelError(
+            f"{folder} is quantised ({kind}): its weights are not plain numbers. "
+            f"Prune the original checkpoint, then quantise."
+        )
+    return values
+
+
+def _class_for(values: dict[str, Any], folder: Path) -> Any:
+    """The class that was saved; without a name, the base model of the type."""
+    remote = [
+        where for where in (values.get("auto_map") or {}).values() if MODELLING_FILE[:-3] not in str(where)
+    ]
+    model_type = values.get("model_type")
+    if model_type not in CONFIG_MAPPING_NAMES:
+        need = (
+            f"needs code that comes with it ({remote[0]}), never run here. Convert it to a stock type."
+            if remote
+            else f"is not known to transformers {transformers.__version__}. Update transformers."
+        )
+        raise ModelError(f"{folder}: model type '{model_type}' {need}")
+    names = values.get("architectures") or []
+    if not names:
+        return transformers.AutoModel
+    model_class = class_named(names[0])
+    if model_class is not None:
+        return model_class
+    if remote:
+        raise ModelError(
+            f"{folder}: {names[0]} needs code that comes with it ({remote[0]}), which is never run here. "
+            f"Convert it to a stock class."
+        )
+    kind = "per-layer class of this package" if names[0].startswith(PREFIX) else "class of transformers"
+    raise ModelError(
+        f"{folder}: {names[0]}, the class in config.json, is no {kind} {transformers.__version__}. "
+        f"Write the name of the class that was saved there."
+    )
+
+
+def _check_weights(folder: Path) -> None:
+    index = folder / _INDEX
+    if (folder / _WEIGHTS).exists():
+        files: Iterable[str] = [_WEIGHTS]
+    elif index.exists():
+        try:
+            files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError) as error:
+            raise ModelError(f"{index} is not an index of shards: {_one_line(error)}. Restore it.") from error
+    else:
+        pickled = sorted(path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt")))
+        if pickled:
+            raise ModelError(
+                f"{folder} holds weights only as a pickle ({pickled[0]}), which can run code when opened. "
+                f"Convert it to safetensors."
+            )
+        raise ModelError(f"{folder} holds no {_WEIGHTS} and no {_INDEX}. Complete the folder.")
+    for name in files:
+        path = folder / name
+        if not path.exists():
+            raise ModelError(f"{folder}: the shard {name} is missing. Complete the folder.")
+        try:
+            with safe_open(path, "pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ModelError(
+                f"{path} is damaged or cut short ({path.stat().st_size} bytes): {_one_line(error)}. "
+                f"Copy it again."
+            ) from error
+
+
+def _companion(auto_class: Any, folder: Path, what: str) -> Any:
+    try:
+        return auto_class.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # the libraries below raise whatever they like
+        raise ModelError(
+            f"{folder}: its {what} cannot be opened: {_one_line(error)}. Repair or remove its files."
+        ) from error
+
+
+def _some(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return (text if len(text) <= 300 else f"{text[:297]}...").rstrip(".") or type(error).__name__

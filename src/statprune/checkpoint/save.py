@@ -1,0 +1,179 @@
+"""Write a pruned model to a folder that is either complete and verified, or not there."""
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel
+
+from statprune.anatomy.lookup import Anatomy
+from statprune.checkpoint.register import auto_classes_of, class_named, stock_class_of
+from statprune.checkpoint.verify import verify
+from statprune.checkpoint.widths import MODELLING_FILE, Encoding, encode
+from statprune.errors import OutputError
+
+RECORD_FILE = "statprune.json"
+_LEGAL = ("license", "licence", "notice", "use_policy")
+
+
+@dataclass(frozen=True)
+class SavedFolder:
+    """What was written, and how to open it."""
+
+    path: Path
+    stock: bool
+    reencoded_as: str | None
+    how_to_load: str
+
+
+def check_output(out: Path) -> None:
+    """Raise OutputError if `out` exists or cannot be made; leave nothing behind."""
+    if os.path.lexists(out):
+        raise OutputError(
+            f"{out} exists, and nothing is ever overwritten. Give another folder, or remove it."
+        )
+    parent = out.absolute().parent
+    if not parent.is_dir():
+        raise OutputError(f"{parent}, where {out.name} is to be written, is no folder. Create it first.")
+    trial = _partial(out)
+    try:
+        trial.mkdir()
+        trial.rmdir()
+    except OSError as error:
+        raise OutputError(
+            f"{parent} cannot be written to ({error.strerror}). Give another folder."
+        ) from error
+
+
+def save(  # noqa: PLR0913 - all but three are named
+    model: PreTrainedModel,
+    anatomy: Anatomy,
+    out: Path,
+    *,
+    source: Path | None,
+    tokenizer: Any | None,
+    processor: Any | None = None,
+    record: Mapping[str, Any],
+    max_shard_size: str = "5GB",
+    verify_batch: Mapping[str, Tensor] | None = None,
+) -> SavedFolder:
+    """Write `model` and all that belongs to it to the new folder `out`, open it again, and compare.
+
+    All is written next to `out` under another name and renamed at the end, so that `out` is never half
+    there. The model in memory stays as it is.
+
+    Args:
+        model: pruned, in memory.
+        anatomy: its sites as they are now.
+        out: a folder that does not exist.
+        source: the folder of the dense model, for its licence files.
+        tokenizer: what `load` gave, or None.
+        processor: what `load` gave, or None.
+        record: how this model was made; becomes statprune.json.
+        max_shard_size: of one weights file.
+        verify_batch: inputs on which the saved model must give the outputs of `model`.
+
+    Raises:
+        OutputError: `out` exists, or could not be written.
+        VerificationError: what was written is not what is in memory.
+    """
+    check_output(out)
+    encoding = encode(model, anatomy)
+    folder = _partial(out)
+    try:
+        folder.mkdir()
+        _write_model(model, encoding, folder, max_shard_size)
+        for companion in (tokenizer, processor):
+            if companion is not None:
+                companion.save_pretrained(folder)
+        _copy_legal(source, folder)
+        text = json.dumps(record, indent=2, ensure_ascii=False)
+        (folder / RECORD_FILE).write_text(f"{text}\n", encoding="utf-8")
+        _flush(folder)
+        verify(folder, model, encoding, verify_batch)
+        if os.path.lexists(out):
+            raise OutputError(f"{out} appeared during the run, and nothing is ever overwritten.")
+        folder.rename(out)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{out} could not be written: {error}. Nothing was left behind.") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    _flush_folder(out.absolute().parent)
+    return SavedFolder(out, encoding.stock, encoding.reencoded_as, _how_to_load(out, encoding))
+
+
+def _partial(out: Path) -> Path:
+    return out.absolute().parent / f".{out.name}.{secrets.token_hex(4)}.partial"
+
+
+def _write_model(model: PreTrainedModel, encoding: Encoding, folder: Path, max_shard_size: str) -> None:
+    with _unchanged(model):
+        model.save_pretrained(folder, max_shard_size=max_shard_size)
+    generation = getattr(model, "generation_config", None)
+    if generation is not None:
+        generation.to_json_file(folder / "generation_config.json")
+    encoding.config.to_json_file(folder / "config.json")
+    (folder / MODELLING_FILE).unlink(missing_ok=True)
+    if encoding.modelling is not None:
+        (folder / MODELLING_FILE).write_text(encoding.modelling, encoding="utf-8")
+
+
+@contextmanager
+def _unchanged(model: PreTrainedModel) -> Iterator[None]:
+    """Undo what `save_pretrained` writes into the model's own config.
+
+    Meanwhile the generation config is a default one: `save_pretrained` refuses some that checkpoints hold,
+    and that must not cost a run.
+    """
+    values, generation = dict(model.config.__dict__), getattr(model, "generation_config", None)
+    if generation is not None:
+        model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.config.__dict__.clear()
+        model.config.__dict__.update(values)
+        if generation is not None:
+            model.generation_config = generation
+
+
+def _copy_legal(source: Path | None, folder: Path) -> None:
+    for path in source.iterdir() if source is not None else ():
+        if path.is_file() and path.name.lower().startswith(_LEGAL):
+            shutil.copyfile(path, folder / path.name)
+
+
+def _flush(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    _flush_folder(folder)
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _how_to_load(out: Path, encoding: Encoding) -> str:
+    saved_class = class_named(encoding.architecture)
+    autos = auto_classes_of(stock_class_of(saved_class)) if saved_class is not None else []
+    # The most specific name: a causal model is also one "for pre-training".
+    name = next((auto for auto in autos if auto != "AutoModelForPreTraining"), encoding.architecture)
+    opening = f'{name}.from_pretrained("{out}")'
+    if encoding.stock:
+        return f"{opening}  # stock transformers"
+    trusting = f'{name}.from_pretrained("{out}", trust_remote_code=True)'
+    return f"import statprune; {opening}  # or, without statprune: {trusting}"

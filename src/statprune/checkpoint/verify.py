@@ -1,0 +1,90 @@
+"""Open a saved folder again and compare it with the model in memory."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from statprune.checkpoint.load import open_weights
+from statprune.checkpoint.register import class_named
+from statprune.checkpoint.widths import Encoding
+from statprune.errors import ModelError, VerificationError
+
+
+def verify(
+    folder: Path, model: PreTrainedModel, encoding: Encoding, batch: Mapping[str, Tensor] | None
+) -> None:
+    """Raise VerificationError unless `folder` holds `model`.
+
+    Every parameter and stored buffer must be equal bit for bit, dtype included. On `batch`, every output
+    must agree to 64 units in the last place of its dtype, and at most 5%, relative to the output's largest
+    value: the parameters being equal, only the order of additions may differ.
+    """
+    try:
+        fresh = open_weights(
+            class_named(encoding.architecture),
+            folder,
+            dtype="auto",
+            attn_implementation=model.config._attn_implementation,
+        )
+    except ModelError as error:
+        raise VerificationError(f"the saved folder does not open: {error}") from error
+    _compare_weights(fresh.state_dict(), model.state_dict())
+    if batch is not None:
+        _compare_outputs(fresh.to(model.device), model, batch)
+
+
+def _compare_weights(fresh: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    differing = sorted(set(fresh) ^ set(own))
+    if differing:
+        where = "the saved folder" if differing[0] in own else "memory"
+        raise VerificationError(f"{differing[0]} is missing in {where}. {_ADVICE}")
+    for name, ours in own.items():
+        theirs = fresh[name]
+        if theirs.dtype != ours.dtype or theirs.shape != ours.shape:
+            raise VerificationError(
+                f"{name} is {ours.dtype} of {tuple(ours.shape)} in memory, but {theirs.dtype} of "
+                f"{tuple(theirs.shape)} after reloading. {_ADVICE}"
+            )
+        if not torch.equal(_bits(theirs), _bits(ours)):
+            # Compared in fp64, where no difference of two weights overflows.
+            gaps = (theirs.to(ours.device).double() - ours.double()).abs().reshape(-1)
+            raise VerificationError(
+                f"{name} differs by up to {gaps.max():.3g} after reloading, at value {int(gaps.argmax())} "
+                f"of {gaps.numel()}. {_ADVICE}"
+            )
+
+
+@torch.no_grad()
+def _compare_outputs(fresh: PreTrainedModel, model: PreTrainedModel, batch: Mapping[str, Tensor]) -> None:
+    was_training = model.training
+    model.eval()
+    try:
+        ours, theirs = _outputs(model, batch), _outputs(fresh, batch)
+    finally:
+        model.train(was_training)
+    for name, expected in ours.items():
+        tolerance = min(64 * torch.finfo(expected.dtype).eps, 0.05)
+        gap = (theirs[name].double() - expected.double()).abs().max().item()
+        largest = expected.double().abs().max().item()
+        # Written so that a NaN fails.
+        if not gap <= tolerance * largest:
+            raise VerificationError(
+                f"{name} differs by {gap:.3g} after reloading, where values reach {largest:.3g} and "
+                f"{tolerance * largest:.3g} is allowed. {_ADVICE}"
+            )
+
+
+def _outputs(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    outputs: Mapping[str, Any] = model(**{name: value.to(model.device) for name, value in batch.items()})
+    return {name: value for name, value in outputs.items() if isinstance(value, Tensor)}
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+
+
+_ADVICE = "Nothing was kept; please report this with the model's config.json."
