@@ -1,0 +1,49 @@
+"""`statprune demo`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from statprune.cli.options import Debug, Json
+from statprune.cli.show import as_json, count, say, table
+from statprune.demo import Demonstration, demonstrate
+
+
+def demo_command(
+    out: Annotated[Path, typer.Option(help="Where the new folders go.")] = Path("demo-output"),
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Compress a small Llama that ships with the package, and show what that cost and gained."""
+    if json:
+        as_json(demonstrate(out).to_json())
+    else:
+        _show(demonstrate(out, say=say))
+
+
+def _show(done: Demonstration) -> None:
+    table(
+        "stories260K on TinyStories",
+        ["model", "of its blocks", "parameters", "perplexity", "tokens/s", "speed-up"],
+        [
+            [
+                row.name,
+                f"{row.share:.1%}",
+                count(row.parameters),
+                f"{row.perplexity:.2f}",
+                count(row.prefill),
+                f"{row.speed_up:.2f}x",
+            ]
+            for row in done.rows
+        ],
+    )
+    quality, speed = done.quality_protocol, done.speed_protocol
+    say("perplexity: " + ", ".join(f"{name} {value}" for name, value in quality.items()))
+    say("tokens/s (reading a prompt): " + ", ".join(f"{name} {value}" for name, value in speed.items()))
+    for row in done.rows:
+        say(f"\n--- a story by the {row.name} model\n{row.story}")
+    say()
+    for row in done.rows[1:]:
+        say(f"saved in {row.folder}")
+    say(f"{done.seconds:.0f} s in all")

@@ -1,0 +1,138 @@
+"""The main job on a model that ships with the package: smaller, measured, and still telling stories."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from statprune.evaluation.perplexity import Perplexity
+from statprune.evaluation.speed import tokens_per_second
+from statprune.inputs import open_model
+from statprune.pipeline import compress
+from statprune.quality import evaluate
+
+ASSETS = Path(str(files("statprune"))) / "assets"
+MODEL = ASSETS / "stories260K"
+CALIBRATION = ASSETS / "stories-calibration.jsonl"
+EVALUATION = ASSETS / "stories-evaluation.jsonl"
+SHARES = (0.9, 0.75, 0.5)
+SEQ_LEN = 256
+OPENING = "Once upon a time, there was a little girl named Lily."
+STORY_TOKENS = 120
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of the demonstration.
+
+    `share` is that of the prunable projections' parameters kept; `speed_up` the ratio of prefill tokens per
+    second to the dense model's, both measured in alternating runs.
+    """
+
+    name: str
+    share: float
+    parameters: int
+    perplexity: float
+    prefill: float
+    speed_up: float
+    story: str
+    folder: str | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """The rows, dense first, and the protocol of their perplexities and speeds."""
+
+    rows: tuple[Row, ...]
+    quality_protocol: dict[str, Any]
+    speed_protocol: dict[str, Any]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able content."""
+        return asdict(self)
+
+
+def demonstrate(
+    out: Path, *, shares: Sequence[float] = SHARES, say: Callable[[str], None] = lambda _: None
+) -> Demonstration:
+    """Compress the shipped model at each share into a new folder below `out`; measure and tell a story.
+
+    Existing folders are left alone: a number is added to the new one's name.
+    """
+    started = perf_counter()
+    loaded = open_model(MODEL, device="cpu")
+    models: dict[str, Any] = {"dense": loaded.model}
+    shared: dict[str, float] = {"dense": 1.0}
+    folders: dict[str, str | None] = {"dense": None}
+    spent = {"dense": 0.0}
+    for keep in shares:
+        name = f"keep {keep:g}"
+        say(f"compressing, {name} ...")
+        began = perf_counter()
+        folder = _free(out / f"stories260K-keep-{keep:g}")
+        out.mkdir(parents=True, exist_ok=True)
+        result = compress(
+            MODEL, data=str(CALIBRATION), out=folder, keep=keep, seq_len=SEQ_LEN, device="cpu"
+        )
+        models[name], shared[name] = result.model, result.record["cost"]["params"]["share"]
+        folders[name], spent[name] = str(folder), perf_counter() - began
+    say("evaluating ...")
+    quality = {name: _perplexity(model, loaded.tokenizer) for name, model in models.items()}
+    say("measuring speed ...")
+    speeds = tokens_per_second(
+        models,
+        vocab_size=loaded.model.config.vocab_size,
+        batch=16,
+        seq_len=SEQ_LEN,
+        generator=torch.Generator().manual_seed(0),
+        repeats=7,
+    )
+    rows = tuple(
+        Row(
+            name=name,
+            share=shared[name],
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            perplexity=quality[name].perplexity,
+            prefill=speeds[name].prefill,
+            speed_up=speeds[name].prefill / speeds["dense"].prefill,
+            story=_story(model, loaded.tokenizer),
+            folder=folders[name],
+            seconds=spent[name],
+        )
+        for name, model in models.items()
+    )
+    protocols = quality["dense"].protocol, speeds["dense"].protocol
+    return Demonstration(rows, *protocols, seconds=perf_counter() - started)
+
+
+def _perplexity(model: Any, tokenizer: Any) -> Perplexity:
+    measured = evaluate(model, data=str(EVALUATION), seq_len=SEQ_LEN, tokenizer=tokenizer)
+    if not isinstance(measured, Perplexity):
+        raise TypeError(f"a causal model is expected, not {type(model).__name__}")
+    return measured
+
+
+def _story(model: Any, tokenizer: Any) -> str:
+    prompt = tokenizer(OPENING, return_tensors="pt").input_ids
+    with torch.no_grad():
+        ids = model.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=STORY_TOKENS,
+            do_sample=False,
+            pad_token_id=0,
+        )
+    return str(tokenizer.decode(ids[0], skip_special_tokens=True)).strip()
+
+
+def _free(folder: Path) -> Path:
+    candidate, number = folder, 2
+    while candidate.exists():
+        candidate, number = folder.with_name(f"{folder.name}-{number}"), number + 1
+    return candidate
