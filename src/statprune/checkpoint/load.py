@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from statprune.checkpoint.register import PREFIX, class_named
+from statprune.checkpoint.classes import PREFIX, class_named
 from statprune.checkpoint.widths import MODELLING_FILE
 from statprune.errors import ModelError, NonFiniteError, StatpruneWarning
 

@@ -1,136 +1,67 @@
-"""Per-layer classes for every stock class of a known family, found by transformers' auto classes by name."""
+"""Teach transformers' auto classes to open per-layer folders, at no cost to anything else.
 
-from functools import cache
+Transformers picks a model class from the type of the config alone. It can hold several classes for one type
+and pick among them by `architectures`, but then fails on a config that names none, such as a new one. So the
+choice itself is wrapped, not the tables it reads: those stay as they are, with all that others put there.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
-import transformers
-
-from statprune.anatomy.lookup import entry_for
-from statprune.anatomy.parts import Architecture, Quantity
-from statprune.checkpoint.per_layer_model import PerLayerWidths
-
-PREFIX = "Statprune"
+_AUTO_FACTORY = "transformers.models.auto.auto_factory"
 
 
 def register_all() -> None:
     """Let `AutoModel...` open what was saved per layer; everything else gets the class it got before.
 
-    Transformers picks a model class from the config's type alone, unless several are registered, and then
-    fails on configs without `architectures`. Hence the choice itself is wrapped, not the tables it reads.
+    Importing the auto classes takes half a second, so where nobody has yet, this waits until someone does.
     """
-    from transformers.models.auto import auto_factory  # noqa: PLC0415 - half a second
+    loaded = sys.modules.get(_AUTO_FACTORY)
+    if loaded is not None:
+        _wrap_choice(loaded)
+    elif not any(isinstance(finder, _WaitForAutoClasses) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _WaitForAutoClasses())
 
+
+class _WaitForAutoClasses:
+    """An import hook for one module, gone after one use."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name != _AUTO_FACTORY:
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(name)
+        if spec is not None and spec.loader is not None:
+            loader: Any = spec.loader
+            execute = loader.exec_module
+
+            def execute_and_wrap(module: ModuleType) -> None:
+                execute(module)
+                _wrap_choice(module)
+
+            loader.exec_module = execute_and_wrap
+        return spec
+
+
+def _wrap_choice(auto_factory: Any) -> None:
     stock_choice = auto_factory._get_model_class
     if getattr(stock_choice, "knows_per_layer", False):
         return
 
     def choose(config: Any, model_mapping: Any) -> Any:
         names = getattr(config, "architectures", None) or ()
-        if not any(name.startswith(PREFIX) for name in names):
+        if not any(name.startswith("Statprune") for name in names):
             return stock_choice(config, model_mapping)
+        from statprune.checkpoint.classes import PREFIX, class_named  # noqa: PLC0415 - see register_all
+
         stock_name = model_mapping._model_mapping.get(config.model_type)
-        model_class = class_named(f"{PREFIX}{stock_name}")
-        return stock_choice(config, model_mapping) if model_class is None else model_class
+        return class_named(f"{PREFIX}{stock_name}") or stock_choice(config, model_mapping)
 
     choose.knows_per_layer = True  # type: ignore[attr-defined]
     auto_factory._get_model_class = choose
-
-
-def class_named(name: str) -> type | None:
-    """The model class of this name, stock or per layer; None where there is none."""
-    stock_class = getattr(transformers, name.removeprefix(PREFIX), None)
-    config_class = getattr(stock_class, "config_class", None)
-    if not isinstance(stock_class, type) or config_class is None:
-        return None
-    if not name.startswith(PREFIX):
-        return stock_class
-    entry = entry_for(config_class.model_type)
-    return None if entry is None else per_layer_class(stock_class, entry)
-
-
-def __getattr__(name: str) -> type:
-    # Pickle looks a class up by its module and name.
-    model_class = class_named(name) if name.startswith(PREFIX) else None
-    if model_class is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return model_class
-
-
-def per_layer_class(stock_class: Any, entry: Architecture) -> Any:
-    """The subclass of `stock_class` whose blocks have widths of their own; always the same one."""
-    return stock_class if issubclass(stock_class, PerLayerWidths) else _make(stock_class, entry.model_types)
-
-
-def stock_class_of(model_class: type) -> Any:
-    """The nearest class above `model_class`, or itself, that transformers ships."""
-    return next(kind for kind in model_class.__mro__ if kind.__module__.startswith("transformers.models."))
-
-
-def auto_classes_of(stock_class: Any) -> list[str]:
-    """Names of the auto classes that open `stock_class`, e.g. AutoModelForCausalLM."""
-    model_type, name = stock_class.config_class.model_type, stock_class.__name__
-    return [auto for auto, stock in stock_names(model_type).items() if stock == name]
-
-
-def stock_names(model_type: str) -> dict[str, str]:
-    """For every auto class that knows `model_type`: the name of the stock class it opens."""
-    from transformers.models.auto import modeling_auto  # noqa: PLC0415 - half a second
-
-    names = {}
-    for auto, kind in vars(modeling_auto).items():
-        tables = getattr(kind, "_model_mapping", None)
-        if auto.startswith("AutoModel") and tables is not None:
-            names[auto] = tables._model_mapping.get(model_type)
-    return {auto: name for auto, name in names.items() if isinstance(name, str)}
-
-
-def shapes_of(entry: Architecture) -> dict[str, Any]:
-    """What `PerLayerWidths` must know of a family: which sizes are proportional to which config value."""
-    attention, forward, widths = entry.attention, entry.feed_forward, entry.widths
-    key_heads = widths.kv_heads or widths.heads
-    names: dict[Quantity, str] = {
-        "heads": widths.heads,
-        "kv_heads": key_heads,
-        "head_columns": widths.heads,
-        "neurons": widths.neurons,
-    }
-    outputs = {
-        attention.query: widths.heads,
-        attention.key: key_heads,
-        attention.value: key_heads,
-        **({} if forward.gate is None else {forward.gate: widths.neurons}),
-        forward.up: widths.neurons,
-    }
-    return {
-        "blocks": entry.blocks,
-        "outputs": outputs,
-        "inputs": {attention.out: widths.heads, forward.down: widths.neurons},
-        "attributes": {path: names[quantity] for path, quantity in attention.follows.items()},
-    }
-
-
-@cache
-def _make(stock_class: Any, model_types: tuple[str, ...]) -> type:
-    entry = entry_for(model_types[0])
-    if entry is None:
-        raise KeyError(model_types)
-    name = PREFIX + stock_class.__name__
-    members = {
-        "__module__": __name__,
-        "__doc__": f"{stock_class.__name__} whose blocks have widths of their own.",
-        "shapes": shapes_of(entry),
-    }
-    model_class = type(name, (PerLayerWidths, stock_class), members)
-    _announce(model_class, stock_class)
-    return model_class
-
-
-def _announce(model_class: type, stock_class: Any) -> None:
-    """Let pipelines accept `model_class`: they look for its name in the auto classes' tables.
-
-    The key is a subclass that no config has as its type, so no other lookup changes.
-    """
-    config_class = stock_class.config_class
-    key = type(config_class.__name__, (config_class,), {"__module__": __name__})
-    for auto in auto_classes_of(stock_class):
-        getattr(transformers, auto).register(key, model_class, exist_ok=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy
-from statprune.checkpoint.register import auto_classes_of, class_named, stock_class_of
+from statprune.checkpoint.classes import auto_classes_of, class_named, stock_class_of
 from statprune.checkpoint.verify import verify
 from statprune.checkpoint.widths import MODELLING_FILE, Encoding, encode
 from statprune.errors import OutputError

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from statprune.checkpoint.classes import class_named
 from statprune.checkpoint.load import open_weights
-from statprune.checkpoint.register import class_named
 from statprune.checkpoint.widths import Encoding
 from statprune.errors import ModelError, VerificationError
 

@@ -16,7 +16,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy, head_dim_of
-from statprune.checkpoint import per_layer_model, register
+from statprune.checkpoint import classes, per_layer_model
 
 MODELLING_FILE = "modeling_statprune.py"
 
@@ -45,7 +45,7 @@ class Encoding:
 
 def encode(model: PreTrainedModel, anatomy: Anatomy) -> Encoding:
     """The plainest form in which the widths of `model` can be written."""
-    stock_class = register.stock_class_of(type(model))
+    stock_class = classes.stock_class_of(type(model))
     model_type = model.config.model_type
     widths = _widths(anatomy)
     config = deepcopy(model.config)
@@ -71,12 +71,12 @@ def encode(model: PreTrainedModel, anatomy: Anatomy) -> Encoding:
         config.dtype = str(model.dtype).removeprefix("torch.")
 
     _write_per_layer(config, anatomy, widths)
-    architecture = register.PREFIX + stock_class.__name__
+    architecture = classes.PREFIX + stock_class.__name__
     config.architectures = [architecture]
-    classes = _saved_classes(stock_class)
+    saved = _saved_classes(stock_class)
     module = MODELLING_FILE.removesuffix(".py")
-    config.auto_map = {auto: f"{module}.{register.PREFIX}{name}" for auto, name in classes.items()}
-    source = _modelling_source(stock_class, set(classes.values()), register.shapes_of(anatomy.entry))
+    config.auto_map = {auto: f"{module}.{classes.PREFIX}{name}" for auto, name in saved.items()}
+    source = _modelling_source(stock_class, set(saved.values()), classes.shapes_of(anatomy.entry))
     return Encoding(config, architecture, False, None, source, f"{obstacle}.")
 
 
@@ -87,7 +87,7 @@ def adopt(model: PreTrainedModel, anatomy: Anatomy) -> None:
     once this package is imported. What only another model type could say stays per layer in memory.
     """
     widths = _widths(anatomy)
-    stock_class = register.stock_class_of(type(model))
+    stock_class = classes.stock_class_of(type(model))
     trial = deepcopy(model.config)
     _write_stock(trial, anatomy, widths)
     if _obstacle(model, anatomy, widths) is None and _accepts(trial):
@@ -95,7 +95,8 @@ def adopt(model: PreTrainedModel, anatomy: Anatomy) -> None:
         model.__class__ = stock_class
     else:
         _write_per_layer(model.config, anatomy, widths)
-        model.__class__ = register.per_layer_class(stock_class, anatomy.entry)
+        model.config.allow_global_per_layer_attribute_access = True
+        model.__class__ = classes.per_layer_class(stock_class, anatomy.entry)
     model.config.architectures = [type(model).__name__]
 
 
@@ -145,8 +146,8 @@ def _write_per_layer(config: Any, anatomy: Anatomy, widths: Mapping[str, list[in
     """
     names = anatomy.entry.widths
     config.per_layer_config = None
-    config.__dict__.pop("auto_map", None)
-    config.allow_global_per_layer_attribute_access = True
+    for key in _PER_LAYER:
+        config.__dict__.pop(key, None)
     config.head_dim = head_dim_of(anatomy.entry, config)
     neurons = widths[names.neurons]
     if len(set(neurons)) == 1 or getattr(config, names.neurons) is None:
@@ -154,13 +155,17 @@ def _write_per_layer(config: Any, anatomy: Anatomy, widths: Mapping[str, list[in
     config.per_layer_config = {
         index: {name: values[index] for name, values in widths.items()} for index in range(len(neurons))
     }
+    # Without this, a stock class refuses the config at once, whatever it is told about mismatched sizes. But
+    # the validator of some configs reads global widths.
+    if not _accepts(config):
+        config.allow_global_per_layer_attribute_access = True
 
 
 def _accepts(config: Any) -> bool:
     """Whether a config file of this content can be read again."""
     try:
         type(config)(**config.to_dict())
-    except (ValueError, StrictDataclassError):
+    except (ValueError, RuntimeError, StrictDataclassError):
         return False
     return True
 
@@ -169,8 +174,8 @@ def _reencode(
     model: PreTrainedModel, config: Any, stock_class: Any, other: str, refusal: str
 ) -> Encoding | None:
     """The same model written as model type `other`; None where it lacks one of the weights, or adds one."""
-    others = register.stock_names(other)
-    found = [others[auto] for auto in register.auto_classes_of(stock_class) if auto in others]
+    others = classes.stock_names(other)
+    found = [others[auto] for auto in classes.auto_classes_of(stock_class) if auto in others]
     if not found:
         return None
     values = {name: value for name, value in config.to_dict().items() if name not in _ABOUT}
@@ -193,10 +198,10 @@ def _reencode(
 
 def _saved_classes(stock_class: Any) -> dict[str, str]:
     """Auto class -> stock class: the base model's, and those of the class that is saved."""
-    names = register.stock_names(stock_class.config_class.model_type)
+    names = classes.stock_names(stock_class.config_class.model_type)
     return {
         "AutoModel": names["AutoModel"],
-        **dict.fromkeys(register.auto_classes_of(stock_class), stock_class.__name__),
+        **dict.fromkeys(classes.auto_classes_of(stock_class), stock_class.__name__),
     }
 
 
@@ -214,5 +219,5 @@ def _modelling_source(stock_class: Any, names: set[str], shapes: dict[str, Any])
             lines.append(f'    "{key}": "{value}",' if isinstance(value, str) else f'    "{key}": {{}},')
     lines.append("}")
     for name in ordered:
-        lines += ["", "", f"class {register.PREFIX}{name}(PerLayerWidths, {name}):", "    shapes = SHAPES"]
+        lines += ["", "", f"class {classes.PREFIX}{name}(PerLayerWidths, {name}):", "    shapes = SHAPES"]
     return "\n".join(lines) + "\n"
