@@ -215,6 +215,24 @@ def test_all_zero_columns_have_rank_zero(method: Method, unit: int, n: int) -> N
 
 
 @every_method
+def test_scales_too_small_to_divide_by_are_zero(method: Method) -> None:
+    scale = torch.tensor([1.0, 1e-320, 1.0], dtype=torch.float64)
+    factor = method(random(9, 3, 1), scale, 1)
+    assert factor.scale.tolist() == [1, 0, 1]
+    assert (factor.interpolation(2).T[:, 1] == 0).all()
+
+
+@every_method
+@pytest.mark.parametrize("unit", [1, 3])
+def test_units_without_energy_left_follow_in_index_order(method: Method, unit: int) -> None:
+    Z = random(40, 9 * unit, 6)
+    copies = torch.tensor([4, 2, 7, 2, 4, 7, 4, 7, 2])[:, None] * unit + torch.arange(unit)
+    order = method(Z[:, copies.flatten()], None, unit).order.tolist()
+    assert order[3:] == sorted(order[3:])
+    assert order != sorted(order)
+
+
+@every_method
 def test_one_column(method: Method) -> None:
     factor = method(torch.tensor([[-3.0], [4.0]], dtype=torch.float64), None, 1)
     assert factor.R.item() == pytest.approx(5)

@@ -111,12 +111,15 @@ def _blocked(A: Tensor, tolerance: float, panel: int = 64) -> tuple[Tensor, Tens
         pivots = torch.zeros(count, dtype=torch.long, device=A.device)
         squares = A.new_zeros(count)
         for i in range(count):
-            p = torch.where(free, energy, -torch.inf).argmax()
-            square = energy[p].clamp(min=torch.finfo(A.dtype).tiny)
-            row = (A[p] - R[:i, p] @ R[:i]) / square.sqrt() * free
-            row[p] = square.sqrt()
-            pivots[i], squares[i], R[i], free[p] = p, energy[p], row, False
-            energy = energy - row.square()
+            p = torch.where(free, energy, -torch.inf).argmax(
+                dim=0, keepdim=True
+            )  # (1,): a scalar would be read back
+            root = energy[p].clamp(min=torch.finfo(A.dtype).tiny).sqrt()
+            row = (A[p] - R[:i, p].T @ R[:i]) / root * free  # (1, m)
+            row[:, p] = root
+            pivots[i : i + 1], squares[i : i + 1], R[i : i + 1] = p, energy[p], row
+            free.index_fill_(0, p, value=False)
+            energy = energy - row[0].square()
         rank = int((squares > tolerance).long().cumprod(0).sum())
         taken.append(pivots[:rank])
         rows.append(R[:rank])
