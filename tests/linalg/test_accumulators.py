@@ -9,28 +9,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from matrices import checked, of_rank, random
+from sketches import count, gaussian
 from torch import Tensor
 
 from statprune.errors import NonFiniteError
 from statprune.linalg.accumulator import Accumulator
 from statprune.linalg.gram import CrossGram, Gram
 from statprune.linalg.interpolative import by_pivoted_qr
-from statprune.linalg.sketch import CountSketch, GaussianSketch
 from statprune.linalg.tall_qr import TallQR
 
 WIDTH = 6
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def gaussian(width: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> GaussianSketch:
-    return GaussianSketch(width, 40, generator=seeded(seed), dtype=dtype)
-
-
-def count(width: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> CountSketch:
-    return CountSketch(width, 40, generator=seeded(seed), dtype=dtype)
 
 
 def held(accumulator: Accumulator) -> Tensor:
@@ -42,7 +30,6 @@ def held(accumulator: Accumulator) -> Tensor:
 
 
 every_accumulator = pytest.mark.parametrize("start", [Gram, TallQR, gaussian, count])
-every_sketch = pytest.mark.parametrize("start", [gaussian, count])
 
 
 @every_accumulator
@@ -78,18 +65,6 @@ def test_merging_is_concatenating(
     torch.testing.assert_close(held(left), Z.T @ Z, rtol=0, atol=1e-12)
     if right.rows:
         torch.testing.assert_close(held(right), Z[n:].T @ Z[n:], rtol=0, atol=1e-12)
-
-
-@every_sketch
-def test_merging_sketches_is_a_sketch_of_the_concatenation(start: Callable[..., GaussianSketch]) -> None:
-    Z = random(500, WIDTH, 1)
-    left, right = start(WIDTH, seed=1), start(WIDTH, seed=2)
-    left.update(Z[:200])
-    right.update(Z[200:])
-    expected = left.matrix + right.matrix
-    left.merge(right)
-    assert left.rows == 500
-    assert torch.equal(left.matrix, expected)
 
 
 @given(n=st.integers(1, 60), units=st.integers(1, 5), unit=st.integers(1, 3), seed=st.integers(0, 2**31))
@@ -222,80 +197,6 @@ def test_tall_qr_sees_what_a_gram_matrix_has_lost() -> None:
     assert gram.factor().rank == 4
     assert tall.factor().rank == 5
     assert float(tall.factor().errors()[4]) == pytest.approx(float(by_pivoted_qr(Z).errors()[4]), rel=1e-3)
-
-
-@every_sketch
-def test_draws_come_from_the_generator_alone(start: Callable[..., GaussianSketch]) -> None:
-    Z = random(600, WIDTH, 10)
-    first, again, other = start(WIDTH, seed=3), start(WIDTH, seed=3), start(WIDTH, seed=4)
-    state = torch.get_rng_state()
-    first.update(Z)
-    assert torch.equal(torch.get_rng_state(), state)
-    torch.rand(5)
-    again.update(Z)
-    other.update(Z)
-    assert torch.equal(first.matrix, again.matrix)
-    assert not torch.equal(first.matrix, other.matrix)
-
-
-@pytest.mark.parametrize("kind", [GaussianSketch, CountSketch])
-def test_gram_entries_are_unbiased_and_as_accurate_as_stated(
-    kind: type[GaussianSketch] | type[CountSketch],
-) -> None:
-    Z = random(300, WIDTH, 11)
-    norms = Z.norm(dim=0)
-    generator = seeded(0)
-    for rows in (25, 100):
-        errors = []
-        for _ in range(200):
-            sketch = kind(WIDTH, rows, generator=generator)
-            sketch.update(Z)
-            assert sketch.matrix.shape == (rows, WIDTH)
-            errors.append((sketch.matrix.T @ sketch.matrix - Z.T @ Z) / torch.outer(norms, norms))
-        stacked = torch.stack(errors)
-        stated = (2 / rows) ** 0.5
-        assert float(stacked.mean(dim=0).abs().max()) < 5 * stated / 200**0.5
-        spread = stacked.square().mean(dim=0).sqrt()
-        assert float(spread.max()) < 1.3 * stated
-        assert float(spread.max()) > 0.7 * stated  # reached on the diagonal: the bound is not slack
-
-
-@pytest.mark.parametrize("kind", [GaussianSketch, CountSketch])
-@pytest.mark.parametrize("unit", [1, 3])
-def test_sketched_factor_is_nearly_as_good_as_the_exact_one(
-    kind: type[GaussianSketch] | type[CountSketch], unit: int
-) -> None:
-    Z = random(3000, 12, 12)
-    sketch = kind(12, 400, generator=seeded(1))
-    sketch.update(Z)
-    factor, exact = sketch.factor(unit=unit), by_pivoted_qr(Z, unit=unit)
-    errors = factor.errors()
-    for k in range(factor.units):
-        kept = factor.interpolation(k)
-        true = float((Z - Z[:, kept.kept_columns] @ kept.T).norm())
-        # relative error of a squared norm about sqrt(2 / 400) = 0.07
-        assert float(errors[k]) == pytest.approx(true, rel=0.2)
-        assert true < 1.2 * float(exact.errors()[k])
-
-
-def test_count_sketch_sends_each_row_to_one_bucket() -> None:
-    sketch = CountSketch(1, 8, generator=seeded(5))
-    for power in range(20):
-        before = sketch.matrix
-        sketch.update(torch.full((1, 1), 2.0**power, dtype=torch.float64))
-        change = (sketch.matrix - before).flatten()
-        assert change.abs().sort().values.tolist() == [0] * 7 + [2.0**power]
-
-
-def test_sketches_refuse_what_cannot_be_repeated_or_held() -> None:
-    with pytest.raises(ValueError, match="a sketch of 0 rows"):
-        GaussianSketch(3, 0, generator=seeded(0))
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
-def test_sketches_refuse_generators_of_accelerators() -> None:
-    with pytest.raises(ValueError, match="pass a CPU generator"):
-        CountSketch(3, 4, generator=torch.Generator("cuda"))
 
 
 @given(n=st.integers(0, 40), more=st.integers(0, 40), seed=st.integers(0, 2**31))

@@ -2,63 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from unittest import mock
-
 import pytest
 import scipy.linalg
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from matrices import checked_by_method, damaged, direct_error, of_rank, random
+from methods import Method, every_method
 from torch import Tensor
 
 from statprune.errors import NonFiniteError
-from statprune.linalg import pivoted_cholesky
 from statprune.linalg.factor import Factor
-from statprune.linalg.gram import Gram
 from statprune.linalg.interpolative import by_pivoted_qr
-from statprune.linalg.pivoted_cholesky import by_pivoted_cholesky
-from statprune.linalg.tall_qr import TallQR
 
-Method = Callable[[Tensor, Tensor | None, int], Factor]
-
-
-def qr(Z: Tensor, scale: Tensor | None, unit: int) -> Factor:
-    return by_pivoted_qr(Z, scale=scale, unit=unit)
-
-
-def cholesky(Z: Tensor, scale: Tensor | None, unit: int) -> Factor:
-    return by_pivoted_cholesky(Z.T @ Z, scale=scale, unit=unit)
-
-
-def blocked(Z: Tensor, scale: Tensor | None, unit: int) -> Factor:
-    def panels_of_three(A: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
-        return pivoted_cholesky._blocked(A, tolerance, panel=3)
-
-    with mock.patch.object(pivoted_cholesky, "_by_lapack", panels_of_three):
-        return cholesky(Z, scale, unit)
-
-
-def blocks(Z: Tensor, scale: Tensor | None, unit: int) -> Factor:
-    return by_pivoted_cholesky(Z.T @ Z, scale=scale, unit=unit, pivot_blocks=True)
-
-
-def gram(Z: Tensor, scale: Tensor | None, unit: int) -> Factor:
-    accumulator = Gram(Z.shape[1])
-    for rows in Z.split(5):
-        accumulator.update(rows)
-    return accumulator.factor(scale, unit)
-
-
-def tall_qr(Z: Tensor, scale: Tensor | None, unit: int) -> Factor:
-    accumulator = TallQR(Z.shape[1])
-    for rows in Z.split(5):
-        accumulator.update(rows)
-    return accumulator.factor(scale, unit)
-
-
-every_method = pytest.mark.parametrize("method", [qr, cholesky, blocked, blocks, gram, tall_qr])
 shapes = given(
     n=st.integers(1, 40), units=st.integers(1, 7), unit=st.integers(1, 4), seed=st.integers(0, 2**31)
 )
