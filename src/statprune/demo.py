@@ -66,8 +66,8 @@ def demonstrate(
     Existing folders are left alone: a number is added to the new one's name.
     """
     started = perf_counter()
-    loaded = open_model(MODEL, device="cpu")
-    models: dict[str, Any] = {"dense": loaded.model}
+    opened = open_model(MODEL, device="cpu")
+    models: dict[str, Any] = {"dense": opened.model}
     shared: dict[str, float] = {"dense": 1.0}
     folders: dict[str, str | None] = {"dense": None}
     spent = {"dense": 0.0}
@@ -77,17 +77,15 @@ def demonstrate(
         began = perf_counter()
         folder = _free(out / f"stories260K-keep-{keep:g}")
         out.mkdir(parents=True, exist_ok=True)
-        result = compress(
-            MODEL, data=str(CALIBRATION), out=folder, keep=keep, seq_len=SEQ_LEN, device="cpu"
-        )
+        result = compress(MODEL, data=str(CALIBRATION), out=folder, keep=keep, seq_len=SEQ_LEN, device="cpu")
         models[name], shared[name] = result.model, result.record["cost"]["params"]["share"]
         folders[name], spent[name] = str(folder), perf_counter() - began
     say("evaluating ...")
-    quality = {name: _perplexity(model, loaded.tokenizer) for name, model in models.items()}
+    quality = {name: _perplexity(model, opened.tokenizer) for name, model in models.items()}
     say("measuring speed ...")
     speeds = tokens_per_second(
         models,
-        vocab_size=loaded.model.config.vocab_size,
+        vocab_size=opened.model.config.vocab_size,
         batch=16,
         seq_len=SEQ_LEN,
         generator=torch.Generator().manual_seed(0),
@@ -101,7 +99,7 @@ def demonstrate(
             perplexity=quality[name].perplexity,
             prefill=speeds[name].prefill,
             speed_up=speeds[name].prefill / speeds["dense"].prefill,
-            story=_story(model, loaded.tokenizer),
+            story=_story(model, opened.tokenizer),
             folder=folders[name],
             seconds=spent[name],
         )

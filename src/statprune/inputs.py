@@ -1,6 +1,7 @@
 """What the caller gives -> a model, its tokenizer, and data, or an error that says what to give instead."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,30 @@ from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import context_of, entry_for
 from statprune.calibration.records import Records, from_memory, read
-from statprune.checkpoint.load import Loaded, load
+from statprune.checkpoint.load import load
 from statprune.errors import DataError, InputError, ModelError
 
 LONGEST_DEFAULT = 2048
 """Tokens per sample where the model's context allows more."""
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A model, what came with it, the folder it came from (None for one in memory), and its name."""
+
+    model: PreTrainedModel
+    tokenizer: Any | None
+    processor: Any | None
+    source: Path | None
+    name: str
+
 
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 
 
 def open_model(
     model: PreTrainedModel | str | Path, tokenizer: Any = None, *, dtype: str = "auto", device: str = "auto"
-) -> Loaded:
+) -> Opened:
     """A model in memory as it is, or loaded from a folder or the hub.
 
     Args:
@@ -31,61 +44,60 @@ def open_model(
         device: "auto" takes a GPU where there is one, and leaves a model in memory where it is.
 
     Raises:
-        ModelError: the model cannot be loaded.
+        ModelError: the model cannot be opened.
         InputError: `dtype` or `device` does not exist, or `dtype` is given for a model in memory.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}.")
     if isinstance(model, str | Path):
         loaded = load(model, dtype=dtype, device=_device(device))
-    elif isinstance(model, PreTrainedModel):
-        if dtype != "auto":
-            raise InputError(
-                f"dtype {dtype} is given for a model in memory; convert it yourself: model.to(torch.{dtype})."
-            )
-        if device != "auto":
-            model.to(_device(device))  # type: ignore[arg-type]  # transformers narrows nn.Module.to
-        loaded = Loaded(model=model, tokenizer=None, processor=None, source=None)
-    else:
+        own = tokenizer if tokenizer is not None else loaded.tokenizer
+        return Opened(loaded.model, own, loaded.processor, loaded.source, str(model))
+    if not isinstance(model, PreTrainedModel):
         raise ModelError(f"{type(model).__name__} is neither a Hugging Face model nor the name of one.")
-    return loaded if tokenizer is None else loaded.with_tokenizer(tokenizer)
+    if dtype != "auto":
+        raise InputError(
+            f"dtype {dtype} is given for a model in memory; convert it yourself: model.to(torch.{dtype})."
+        )
+    if device != "auto":
+        model.to(_device(device))
+    return Opened(model, tokenizer, None, None, f"{type(model).__name__} in memory")
 
 
-def context_length(loaded: Loaded) -> int:
+def context_length(opened: Opened) -> int:
     """The longest input, in tokens: what positions allow, and what the tokenizer allows."""
-    config = loaded.model.config
+    config = opened.model.config
     entry = entry_for(config.model_type)
     limit = (
         context_of(entry, config) if entry else getattr(config, "max_position_embeddings", LONGEST_DEFAULT)
     )
-    return min(limit, getattr(loaded.tokenizer, "model_max_length", None) or limit)
+    return min(limit, getattr(opened.tokenizer, "model_max_length", None) or limit)
 
 
-def sequence_length(loaded: Loaded, asked: int | None) -> int:
+def sequence_length(opened: Opened, asked: int | None) -> int:
     """Tokens per sample: what was asked, or the smaller of 2048 and the context.
 
     Raises:
         DataError: more was asked than the context, or fewer than 2.
     """
-    limit = context_length(loaded)
+    limit = context_length(opened)
     if asked is not None and not 2 <= asked <= limit:
         raise DataError(f"sequence length {asked}: this model takes from 2 to {limit} tokens.")
     return asked or min(LONGEST_DEFAULT, limit)
 
 
-def records_of(data: Any, loaded: Loaded, text_column: str | tuple[str, str] | None, split: str) -> Records:
+def records_of(data: Any, opened: Opened, text_column: str | tuple[str, str] | None, split: str) -> Records:
     """Records of a SOURCE, or of texts in memory; `split` is taken where the source names none.
 
     Raises:
         DataError: the data cannot be read, or it is text and there is no tokenizer.
     """
     if isinstance(data, str | Path):
-        records = read(str(data), text_column=text_column, tokenizer=loaded.tokenizer, split_default=split)
+        records = read(str(data), text_column=text_column, tokenizer=opened.tokenizer, split_default=split)
     else:
-        records = from_memory(data, text_column=text_column, tokenizer=loaded.tokenizer)
-    if loaded.tokenizer is None and isinstance(records.texts[0], str):
-        place = loaded.source or "the model in memory"
-        raise DataError(f"{place}: no tokenizer, but the data is text. Give a tokenizer, or token ids.")
+        records = from_memory(data, text_column=text_column, tokenizer=opened.tokenizer)
+    if opened.tokenizer is None and isinstance(records.texts[0], str):
+        raise DataError(f"{opened.name}: no tokenizer, but the data is text. Give a tokenizer, or token ids.")
     return records
 
 

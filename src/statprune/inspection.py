@@ -8,9 +8,9 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy, anatomy_of, context_of
-from statprune.anatomy.sites import SiteKind
+from statprune.anatomy.parts import SiteKind
 from statprune.budget.cost import Cost
-from statprune.checkpoint.load import skeleton
+from statprune.checkpoint.skeleton import skeleton
 from statprune.inputs import LONGEST_DEFAULT
 
 

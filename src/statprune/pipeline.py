@@ -90,29 +90,29 @@ def compress(
     if out is not None:
         check_output(Path(out))
     started = perf_counter()
-    loaded = open_model(model, tokenizer, dtype=recipe.dtype, device=recipe.device)
-    with evaluating(loaded.model), _hearing() as heard:
+    opened = open_model(model, tokenizer, dtype=recipe.dtype, device=recipe.device)
+    with evaluating(opened.model), _hearing() as heard:
         trace = Trace(warnings=heard)
-        prepared = prepare(loaded, recipe, data)
+        prepared = prepare(opened, recipe, data)
         make = _make(prepared, recipe)
         trace.seconds["prepare"] = perf_counter() - started
         if dry_run:
             plan = _plan_only(prepared, make, trace, progress)
-            return Result(None, plan, trace, _record(prepared, recipe, plan, trace), loaded.tokenizer)
+            return Result(None, plan, trace, _record(prepared, recipe, plan, trace), opened.tokenizer)
         plan = _narrow(prepared, make, trace, progress, restoring=not isinstance(model, str | Path))
-        narrowed = anatomy_of(loaded.model)
-        adopt(loaded.model, narrowed)
+        narrowed = anatomy_of(opened.model)
+        adopt(opened.model, narrowed)
         record = _record(prepared, recipe, plan, trace)
-        result = Result(loaded.model, plan, trace, record, loaded.tokenizer)
+        result = Result(opened.model, plan, trace, record, opened.tokenizer)
         if out is None:
             return result
         folder = save(
-            loaded.model,
+            opened.model,
             narrowed,
             Path(out),
-            source=loaded.source,
-            tokenizer=loaded.tokenizer,
-            processor=loaded.processor,
+            source=opened.source,
+            tokenizer=opened.tokenizer,
+            processor=opened.processor,
             record=record,
             verify_batch={name: value[:2] for name, value in prepared.samples.batches[0].items()},
         )
@@ -124,7 +124,7 @@ def _make(prepared: Prepared, recipe: Recipe) -> MakeAccumulator:
         recipe.backend,
         samples=prepared.samples.protocol["samples"],
         generator=torch.Generator().manual_seed(recipe.seed),
-        device=prepared.loaded.model.device,
+        device=prepared.opened.model.device,
     )
 
 
@@ -133,7 +133,7 @@ def _plan_only(prepared: Prepared, make: MakeAccumulator, trace: Trace, progress
         return prepared.plan
     started = perf_counter()
     batches = prepared.samples.batches
-    curves, _ = measure(prepared.loaded.model, prepared.anatomy, batches, make, progress)
+    curves, _ = measure(prepared.opened.model, prepared.anatomy, batches, make, progress)
     trace.seconds["measure"] = perf_counter() - started
     return prepared.plan(curves)
 
@@ -142,7 +142,7 @@ def _narrow(
     prepared: Prepared, make: MakeAccumulator, trace: Trace, progress: Progress, *, restoring: bool
 ) -> Plan:
     restore = remember(prepared.anatomy.blocks) if restoring else None
-    model, batches = prepared.loaded.model, prepared.samples.batches
+    model, batches = prepared.opened.model, prepared.samples.batches
     try:
         return stat(model, prepared.anatomy, batches, prepared.plan, make, trace, progress)
     except BaseException:
@@ -153,16 +153,17 @@ def _narrow(
 
 def _record(prepared: Prepared, recipe: Recipe, plan: Plan, trace: Trace) -> dict[str, Any]:
     """Everything needed to understand and to repeat the run."""
-    sites, model = prepared.anatomy.sites, prepared.loaded.model
+    sites, model = prepared.anatomy.sites, prepared.opened.model
     costs = [Cost("params", prepared.context), Cost("macs", prepared.context)]
     return {
         "statprune": __version__,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "model": prepared.loaded.name,
+        "model": prepared.opened.name,
         "model_type": model.config.model_type,
         "dtype": str(model.dtype).removeprefix("torch."),
         "recipe": recipe.to_json(),
         "plan": plan.to_json(),
+        "units": {site.name: site.units for site in sites},
         "cost": {
             cost.of: {
                 "dense": cost.dense(sites),

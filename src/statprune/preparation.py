@@ -13,10 +13,10 @@ from statprune.budget.cost import Cost
 from statprune.budget.curves import Curves
 from statprune.budget.plan import Plan
 from statprune.calibration.samples import Samples, check_ids, given, sentences, windows
-from statprune.checkpoint.load import Loaded, require_finite
+from statprune.checkpoint.load import require_finite
 from statprune.engine.stat import Decide
-from statprune.errors import DataError
-from statprune.inputs import are_batches, records_of, sequence_length
+from statprune.errors import DataError, ModelError
+from statprune.inputs import Opened, are_batches, records_of, sequence_length
 from statprune.recipe import Recipe, WidthsRule
 
 DEFAULT_WIDTHS: dict[str, WidthsRule] = {"decoder": "uniform", "encoder": "per-layer"}
@@ -31,7 +31,7 @@ class Prepared:
     curves. `context` is the tokens that a token attends to, for counting MACs.
     """
 
-    loaded: Loaded
+    opened: Opened
     anatomy: Anatomy
     samples: Samples
     plan: Plan | Decide
@@ -39,27 +39,37 @@ class Prepared:
     notes: tuple[str, ...]
 
 
-def prepare(loaded: Loaded, recipe: Recipe, data: Any) -> Prepared:
+def prepare(opened: Opened, recipe: Recipe, data: Any) -> Prepared:
     """Check the model, the plan or budget, and the data; draw the samples.
 
     Raises:
         InputError: whatever cannot be used.
     """
-    anatomy = anatomy_of(loaded.model)
-    require_finite(loaded.model)
+    anatomy = anatomy_of(opened.model)
+    _require_weights(opened)
+    require_finite(opened.model)
     fitted = _fitted(recipe, anatomy)
-    seq_len = sequence_length(loaded, recipe.seq_len)
+    seq_len = sequence_length(opened, recipe.seq_len)
     if recipe.keep is not None:
         _budget(recipe, recipe.keep, seq_len).require_reachable(anatomy.sites)
-    samples = _samples(loaded, anatomy, recipe, data, seq_len)
-    check_ids(samples, loaded.model.config.vocab_size)
+    samples = _samples(opened, anatomy, recipe, data, seq_len)
+    check_ids(samples, opened.model.config.vocab_size)
     context = seq_len
     if anatomy.entry.kind == "encoder":
         context = max(1, round(samples.tokens / samples.protocol["samples"]))
     plan = fitted if fitted is not None else _rule(recipe, anatomy, context)
     return Prepared(
-        loaded, anatomy, samples, plan, context, (*samples.notes, *_short_of_tokens(anatomy, samples))
+        opened, anatomy, samples, plan, context, (*samples.notes, *_short_of_tokens(anatomy, samples))
     )
+
+
+def _require_weights(opened: Opened) -> None:
+    for name, parameter in opened.model.named_parameters():
+        if parameter.is_meta:
+            raise ModelError(
+                f"{opened.name}: {name} holds no numbers (meta device, or offloaded). "
+                f"Load the model in memory first."
+            )
 
 
 def _fitted(recipe: Recipe, anatomy: Anatomy) -> Plan | None:
@@ -87,7 +97,7 @@ def _rule(recipe: Recipe, anatomy: Anatomy, context: int) -> Decide:
     return decide
 
 
-def _samples(loaded: Loaded, anatomy: Anatomy, recipe: Recipe, data: Any, seq_len: int) -> Samples:
+def _samples(opened: Opened, anatomy: Anatomy, recipe: Recipe, data: Any, seq_len: int) -> Samples:
     if are_batches(data):
         samples = given(data)
         longest = samples.protocol["seq_len"]
@@ -96,8 +106,8 @@ def _samples(loaded: Loaded, anatomy: Anatomy, recipe: Recipe, data: Any, seq_le
         return samples
     draw = windows if anatomy.entry.kind == "decoder" else sentences
     return draw(
-        records_of(data, loaded, recipe.text_column, "train"),
-        loaded.tokenizer,
+        records_of(data, opened, recipe.text_column, "train"),
+        opened.tokenizer,
         samples=recipe.samples,
         seq_len=seq_len,
         generator=torch.Generator().manual_seed(recipe.seed),

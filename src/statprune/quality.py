@@ -1,5 +1,6 @@
 """`evaluate`: what a model's quality is, by the protocol that fits its head."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,26 +43,26 @@ def evaluate(  # noqa: PLR0913 - the options of the command of this name
         ModelError: the model has neither head.
         InputError: something given cannot be used.
     """
-    loaded = open_model(model, tokenizer, dtype=dtype, device=device)
-    name = type(loaded.model).__name__
+    opened = open_model(model, tokenizer, dtype=dtype, device=device)
+    name = type(opened.model).__name__
     masked = "ForMaskedLM" in name
-    if not masked and not loaded.model.can_generate():
+    if not masked and not opened.model.can_generate():
         raise ModelError(
-            f"{loaded.name}: {name} has no language-modelling head, so it has no perplexity. "
+            f"{opened.name}: {name} has no language-modelling head, so it has no perplexity. "
             f"Evaluate it on its own task."
         )
-    length = sequence_length(loaded, seq_len)
-    records = records_of(data, loaded, text_column, "test")
-    with evaluating(loaded.model):
+    length = sequence_length(opened, seq_len)
+    records = records_of(data, opened, text_column, "test")
+    with evaluating(opened.model):
         if not masked:
-            return perplexity(loaded.model, loaded.tokenizer, records, seq_len=length, max_tokens=max_tokens)
+            return perplexity(opened.model, opened.tokenizer, records, seq_len=length, max_tokens=max_tokens)
         generator = torch.Generator().manual_seed(seed)
         loss = masked_lm_loss(
-            loaded.model,
-            loaded.tokenizer,
+            opened.model,
+            opened.tokenizer,
             records,
             seq_len=length,
             generator=generator,
             max_tokens=max_tokens,
         )
-        return loss.with_seed(seed)
+        return replace(loss, protocol=loss.protocol | {"seed": seed})

@@ -66,9 +66,7 @@ def test_a_plan_is_within_budget_and_nothing_more_fits(
             uniform(curves, sites, budget)
         return
     plan = (
-        uniform(curves, sites, budget)
-        if rule == "uniform"
-        else published(curves, sites, budget, "encoder")
+        uniform(curves, sites, budget) if rule == "uniform" else published(curves, sites, budget, "encoder")
     )
     cost, dense = budget.cost.of_plan(plan, sites), budget.cost.dense(sites)
     assert cost <= keep * dense + 1e-6

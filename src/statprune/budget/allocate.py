@@ -74,7 +74,7 @@ def uniform(curves: Curves, sites: Sequence[Site], budget: Budget) -> Plan:
         widths |= {site.name: neurons for site in forward}
         error = sum(float(curves[name].relative()[count]) for name, count in widths.items())
         if best is None or error < best[0]:
-            best = error, Plan(widths, f"uniform, keep {budget.keep:g} of {budget.cost.of}")
+            best = error, _plan(widths, sites, f"uniform, keep {budget.keep:g} of {budget.cost.of}")
     if best is None:
         raise BudgetError(
             f"keep {budget.keep:g} of {budget.cost.of}: no uniform widths fit. "
@@ -109,11 +109,11 @@ def published(curves: Curves, sites: Sequence[Site], budget: Budget, kind: Kind)
             best = distance, kept | neurons
     if best is None:
         raise BudgetError(f"keep {budget.keep:g} of {budget.cost.of}: no head count fits. Keep more.")
-    return Plan({site.name: best[1][site.name] for site in sites}, _why(budget))
+    return _plan(best[1], sites, f"published thresholds, keep {budget.keep:g} of {budget.cost.of}")
 
 
-def _why(budget: Budget) -> str:
-    return f"published thresholds, keep {budget.keep:g} of {budget.cost.of}"
+def _plan(widths: Mapping[str, int], sites: Sequence[Site], why: str) -> Plan:
+    return Plan({site.name: widths[site.name] for site in sites}, why)
 
 
 def _by_kind(sites: Sequence[Site]) -> tuple[list[Site], list[Site]]:

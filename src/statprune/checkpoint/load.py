@@ -54,9 +54,9 @@ def load(source: str | Path, *, dtype: str | torch.dtype = "auto", device: str =
     Raises:
         ModelError: there is no model there, it is not whole, or it is of a kind that cannot be pruned.
     """
-    folder = _folder(source)
-    values = _read_config(folder)
-    model_class = _class_for(values, folder)
+    folder = folder_of(source)
+    values = config_of(folder)
+    model_class = class_for(values, folder)
     _check_weights(folder)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -117,7 +117,8 @@ def require_finite(model: PreTrainedModel) -> None:
             )
 
 
-def _folder(source: str | Path) -> Path:
+def folder_of(source: str | Path) -> Path:
+    """The folder `source` names, or the local copy of the hub model of that name."""
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder
@@ -143,7 +144,8 @@ def _folder(source: str | Path) -> Path:
         ) from error
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def config_of(folder: Path) -> dict[str, Any]:
+    """What config.json in `folder` says; ModelError where it says the weights are quantised."""
     path = folder / "config.json"
     if not path.exists():
         if (folder / "adapter_config.json").exists():
@@ -168,8 +170,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return values
 
 
-def _class_for(values: dict[str, Any], folder: Path) -> Any:
-    """The class that was saved; without a name, the base model of the type."""
+def class_for(values: dict[str, Any], folder: Path) -> Any:
+    """The class that `values`, a config, says was saved; without a name, the base model of its type."""
     remote = [
         where for where in (values.get("auto_map") or {}).values() if MODELLING_FILE[:-3] not in str(where)
     ]

@@ -170,8 +170,9 @@ def _flush_folder(folder: Path) -> None:
 def _how_to_load(out: Path, encoding: Encoding) -> str:
     saved_class = class_named(encoding.architecture)
     autos = auto_classes_of(stock_class_of(saved_class)) if saved_class is not None else []
-    # The most specific name: a causal model is also one "for pre-training".
-    name = next((auto for auto in autos if auto != "AutoModelForPreTraining"), encoding.architecture)
+    # The plainest name last: a causal model is also one "for pre-training", a base model one "for encoding".
+    autos.sort(key=lambda auto: (auto == "AutoModel", "PreTraining" not in auto))
+    name = autos[-1] if autos else encoding.architecture
     opening = f'{name}.from_pretrained("{out}")'
     if encoding.stock:
         return f"{opening}  # stock transformers"

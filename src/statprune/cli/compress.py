@@ -22,7 +22,7 @@ from statprune.errors import OutputError
 from statprune.pipeline import Result, compress
 
 
-def compress_command(  # noqa: PLR0913 - one parameter an option
+def compress_command(
     model: Model,
     data: Data,
     keep: Annotated[float | None, typer.Option(help="Share to keep, above 0, at most 1.")] = None,
@@ -84,17 +84,17 @@ def compress_command(  # noqa: PLR0913 - one parameter an option
 def _show(result: Result) -> None:
     record, data = result.record, result.record["data"]
     say(
-        f"data: {data['source']['source']}, {data['samples']} samples, {data['tokens']} tokens; {data['rule']}."
+        f"data: {data['source']['source']}, {data['samples']} samples, {data['tokens']} tokens; "
+        f"{data['rule']}."
     )
     for note in record["notes"]:
         say(f"note: {note}")
     errors = {site.site: f"{site.relative_error:.2%}" for site in result.trace.sites}
-    units = {site.site: site.units for site in result.trace.sites}
     table(
         f"Plan: {result.plan.why}",
         ["site", "kept", "of", "output error"],
         [
-            [name, str(kept), str(units.get(name, kept)) if errors else "", errors.get(name, "")]
+            [name, str(kept), str(record["units"][name]), errors.get(name, "")]
             for name, kept in result.plan.widths.items()
         ],
     )

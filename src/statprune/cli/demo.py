@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from statprune.cli.options import Debug, Json
-from statprune.cli.show import as_json, count, say, table
+from statprune.cli.show import as_json, count, say, show_protocol, table
 from statprune.demo import Demonstration, demonstrate
 
 
@@ -38,9 +38,10 @@ def _show(done: Demonstration) -> None:
             for row in done.rows
         ],
     )
-    quality, speed = done.quality_protocol, done.speed_protocol
-    say("perplexity: " + ", ".join(f"{name} {value}" for name, value in quality.items()))
-    say("tokens/s (reading a prompt): " + ", ".join(f"{name} {value}" for name, value in speed.items()))
+    say("perplexity:")
+    show_protocol(done.quality_protocol)
+    say("tokens/s, reading a prompt:")
+    show_protocol(done.speed_protocol)
     for row in done.rows:
         say(f"\n--- a story by the {row.name} model\n{row.story}")
     say()

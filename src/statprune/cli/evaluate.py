@@ -16,12 +16,12 @@ from statprune.cli.options import (
     TextColumn,
     columns,
 )
-from statprune.cli.show import as_json, say
+from statprune.cli.show import as_json, say, show_protocol
 from statprune.evaluation.perplexity import Perplexity
 from statprune.quality import evaluate
 
 
-def evaluate_command(  # noqa: PLR0913 - one parameter an option
+def evaluate_command(
     model: Model,
     data: Data,
     seq_len: SeqLen = None,
@@ -49,9 +49,9 @@ def evaluate_command(  # noqa: PLR0913 - one parameter an option
         return
     if isinstance(measured, Perplexity):
         say(
-            f"perplexity {measured.perplexity:.4f} ({measured.nll:.5f} nats a token, {measured.tokens} tokens)"
+            f"perplexity {measured.perplexity:.4f} "
+            f"({measured.nll:.5f} nats a token, {measured.tokens} tokens)"
         )
     else:
         say(f"masked-token loss {measured.loss:.5f} nats over {measured.tokens} masked tokens")
-    for name, value in measured.protocol.items():
-        say(f"  {name}: {value}")
+    show_protocol(measured.protocol)

@@ -34,7 +34,8 @@ def inspect_command(model: Model, json: Json = False, debug: Debug = False) -> N
     )
     share = found.prunable_parameters / found.parameters
     say(
-        f"parameters: {count(found.parameters)}, of which {count(found.prunable_parameters)} ({share:.1%}) prunable"
+        f"parameters: {count(found.parameters)}, "
+        f"of which {count(found.prunable_parameters)} ({share:.1%}) prunable"
     )
     say(f"MACs of the prunable projections: {count(found.prunable_macs)} a token at {found.context} tokens")
     say(f"The same fewer heads in every block {found.uniform_heads}.")

@@ -4,7 +4,8 @@ import json
 import os
 import sys
 
-import click
+import datasets
+import transformers
 import typer
 from rich.console import Console
 
@@ -14,6 +15,9 @@ from statprune.cli.evaluate import evaluate_command
 from statprune.cli.inspect import inspect_command
 from statprune.errors import InputError, StatpruneError
 from statprune.version import __version__
+
+# What the parser raises for options it cannot read, whichever library lies below typer.
+_USAGE = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 app = typer.Typer(
     name="statprune",
@@ -38,6 +42,7 @@ def _root(context: typer.Context, version: bool = typer.Option(False, "--version
 def run(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code; a traceback is shown only with --debug."""
     given = sys.argv[1:] if arguments is None else arguments
+    _quieten()
     try:
         code = app(given, standalone_mode=False)
     except Exception as error:
@@ -50,11 +55,15 @@ def run(arguments: list[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _quieten() -> None:
+    """This process shows its own progress; of the libraries below only errors are for its user."""
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+
+
 def _report(error: Exception, *, as_json: bool) -> int:
-    if isinstance(error, click.ClickException) and not as_json:
-        error.show()
-        return error.exit_code
-    if isinstance(error, click.exceptions.Abort):
+    if isinstance(error, typer.Abort):
         return 130
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -70,6 +79,6 @@ def _report(error: Exception, *, as_json: bool) -> int:
 def _told(error: Exception) -> tuple[str, int]:
     if isinstance(error, StatpruneError):
         return str(error), error.exit_code
-    if isinstance(error, click.ClickException):
+    if isinstance(error, _USAGE):
         return error.format_message(), InputError.exit_code
     return f"{type(error).__name__}: {error} (ours to mend; run again with --debug and report it)", 1

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,6 +38,16 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for row in rows:
         made.add_row(*row)
     Console().print(made)
+
+
+def show_protocol(protocol: Mapping[str, Any]) -> None:
+    """Print what a number depends on, a line a fact."""
+    for name, value in protocol.items():
+        if isinstance(value, Mapping):
+            told = ", ".join(f"{key} {what!r}" for key, what in value.items() if what is not None)
+        else:
+            told = str(value) if str(value).strip() else repr(value)
+        say(f"  {name}: {told}")
 
 
 def count(number: float) -> str:

@@ -1,0 +1,25 @@
+"""A model's modules without its weights: what `inspect` needs, from the config alone."""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, PreTrainedModel
+
+from statprune.checkpoint.load import class_for, config_of, folder_of
+
+
+def skeleton(source: str | Path) -> PreTrainedModel:
+    """The model of a folder or a hub name on the meta device: shapes and names, no weights.
+
+    Raises:
+        ModelError: there is no model there, or it is of a kind that cannot be pruned.
+    """
+    folder = folder_of(source)
+    model_class = class_for(config_of(folder), folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    with torch.device("meta"):
+        if hasattr(model_class, "from_config"):
+            model: PreTrainedModel = model_class.from_config(config)
+        else:
+            model = model_class(config)
+    return model
