@@ -80,5 +80,5 @@ def _told(error: Exception) -> tuple[str, int]:
     if isinstance(error, StatpruneError):
         return str(error), error.exit_code
     if isinstance(error, _USAGE):
-        return error.format_message(), InputError.exit_code
+        return str(getattr(error, "format_message", error.__str__)()), InputError.exit_code
     return f"{type(error).__name__}: {error} (ours to mend; run again with --debug and report it)", 1
