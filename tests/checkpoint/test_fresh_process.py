@@ -33,6 +33,8 @@ for folder, opener in pairs:
     assert type(model).__name__.startswith("Statprune"), type(model)
     base = transformers.AutoModel.from_pretrained(folder)
     assert type(base).__name__.startswith("Statprune") and type(base).__name__.endswith("Model"), type(base)
+trusted = check(*pairs[0], trust_remote_code=True)
+assert type(trusted).__module__.startswith("statprune."), type(trusted)
 print("done", len(pairs))
 """
 TRUSTED = f"""{WITHOUT}
