@@ -1,16 +1,22 @@
 """Makes trained transformers smaller and faster after training, without fine-tuning and without gradients.
 
 Importing this package also teaches transformers' Auto classes to open folders whose blocks differ in width;
-for every other model they do what they did before.
+for every other model they do what they did before. It costs next to nothing: the names below are imported
+when they are first used.
 """
 
-from statprune.budget.plan import Plan
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from statprune.checkpoint.register import register_all
-from statprune.errors import InputError, StatpruneError, StatpruneWarning
-from statprune.inspection import Inspection, inspect
-from statprune.pipeline import Result, compress
-from statprune.quality import evaluate
-from statprune.version import __version__
+
+if TYPE_CHECKING:
+    from statprune.budget.plan import Plan
+    from statprune.errors import InputError, StatpruneError, StatpruneWarning
+    from statprune.inspection import Inspection, inspect
+    from statprune.pipeline import Result, compress
+    from statprune.quality import evaluate
+    from statprune.version import __version__
 
 __all__ = [
     "InputError",
@@ -25,4 +31,27 @@ __all__ = [
     "inspect",
 ]
 
+_HOMES = {
+    "InputError": "errors",
+    "Inspection": "inspection",
+    "Plan": "budget.plan",
+    "Result": "pipeline",
+    "StatpruneError": "errors",
+    "StatpruneWarning": "errors",
+    "__version__": "version",
+    "compress": "pipeline",
+    "evaluate": "quality",
+    "inspect": "inspection",
+}
+
 register_all()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

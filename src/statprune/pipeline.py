@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -99,24 +99,26 @@ def compress(
         if dry_run:
             plan = _plan_only(prepared, make, trace, progress)
             return Result(None, plan, trace, _record(prepared, recipe, plan, trace), opened.tokenizer)
-        plan = _narrow(prepared, make, trace, progress, restoring=not isinstance(model, str | Path))
-        narrowed = anatomy_of(opened.model)
-        adopt(opened.model, narrowed)
-        record = _record(prepared, recipe, plan, trace)
-        result = Result(opened.model, plan, trace, record, opened.tokenizer)
-        if out is None:
-            return result
-        folder = save(
-            opened.model,
-            narrowed,
-            Path(out),
-            source=opened.source,
-            tokenizer=opened.tokenizer,
-            processor=opened.processor,
-            record=record,
-            verify_batch={name: value[:2] for name, value in prepared.samples.batches[0].items()},
-        )
-        return replace(result, folder=folder)
+        with _put_back_on_failure(prepared) if isinstance(model, PreTrainedModel) else nullcontext():
+            batches = prepared.samples.batches
+            plan = stat(opened.model, prepared.anatomy, batches, prepared.plan, make, trace, progress)
+            narrowed = anatomy_of(opened.model)
+            adopt(opened.model, narrowed)
+            record = _record(prepared, recipe, plan, trace)
+            result = Result(opened.model, plan, trace, record, opened.tokenizer)
+            if out is None:
+                return result
+            folder = save(
+                opened.model,
+                narrowed,
+                Path(out),
+                source=opened.source,
+                tokenizer=opened.tokenizer,
+                processor=opened.processor,
+                record=record,
+                verify_batch={name: value[:2] for name, value in batches[0].items()},
+            )
+            return replace(result, folder=folder)
 
 
 def _make(prepared: Prepared, recipe: Recipe) -> MakeAccumulator:
@@ -138,16 +140,13 @@ def _plan_only(prepared: Prepared, make: MakeAccumulator, trace: Trace, progress
     return prepared.plan(curves)
 
 
-def _narrow(
-    prepared: Prepared, make: MakeAccumulator, trace: Trace, progress: Progress, *, restoring: bool
-) -> Plan:
-    restore = remember(prepared.anatomy.blocks) if restoring else None
-    model, batches = prepared.opened.model, prepared.samples.batches
+@contextmanager
+def _put_back_on_failure(prepared: Prepared) -> Iterator[None]:
+    restore = remember(prepared.opened.model, prepared.anatomy.blocks)
     try:
-        return stat(model, prepared.anatomy, batches, prepared.plan, make, trace, progress)
+        yield
     except BaseException:
-        if restore is not None:
-            restore()
+        restore()
         raise
 
 

@@ -46,7 +46,9 @@ def half(anatomy: Anatomy) -> Plan:
     return fit({site.name: site.units // 2 for site in anatomy.sites}, anatomy.sites)
 
 
-def producers_rows(model: PreTrainedModel, site: Site, unit: int) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
+def producers_rows(
+    model: PreTrainedModel, site: Site, unit: int
+) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
     block = anatomy_of(model).blocks[site.block]
     for producer in site.producers:
         linear = module_at(block, producer.path)

@@ -60,7 +60,9 @@ def neurons_by_hand(Z: np.ndarray, W: np.ndarray, count: int) -> tuple[np.ndarra
 
 def heads_by_hand(Z: np.ndarray, W: np.ndarray, site: Site, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Kept heads (groups), sorted, and the corrected weight: section 3."""
-    flat = np.stack([Z[:, u * site.columns : (u + 1) * site.columns].ravel() for u in range(site.units)], axis=1)
+    flat = np.stack(
+        [Z[:, u * site.columns : (u + 1) * site.columns].ravel() for u in range(site.units)], axis=1
+    )
     _, pivots = scipy.linalg.qr(flat, mode="r", pivoting=True)
     kept = np.sort(pivots[:count])
     columns = site.columns_of(torch.tensor(kept)).numpy()
@@ -134,14 +136,18 @@ def test_curves_are_the_errors_of_cutting() -> None:
         assert float(curves[site.name].output[site.units]) == 0
 
 
-def errors_after(model: PreTrainedModel, backend: str, samples: int = 40) -> tuple[PreTrainedModel, list[float]]:
+def errors_after(
+    model: PreTrainedModel, backend: str, samples: int = 40
+) -> tuple[PreTrainedModel, list[float]]:
     anatomy = anatomy_of(model)
     plan = fit({s.name: 1 if s.kind == "attention" else 20 for s in anatomy.sites}, anatomy.sites)
     make = maker(
         backend, samples=samples, generator=torch.Generator().manual_seed(3), device=torch.device("cpu")
     )
     dense = activations(model, batches_of(model))
-    weights = {s.name: weight_of(module_at(anatomy.blocks[s.block], s.consumer)).clone() for s in anatomy.sites}
+    weights = {
+        s.name: weight_of(module_at(anatomy.blocks[s.block], s.consumer)).clone() for s in anatomy.sites
+    }
     trace = Trace()
     stat(model, anatomy, batches_of(model), plan, make, trace)
     errors = []

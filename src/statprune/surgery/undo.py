@@ -1,12 +1,13 @@
-"""Put blocks back as they were."""
+"""Put a model back as it was."""
 
 from collections.abc import Callable
 
 from torch import nn
+from transformers import PreTrainedModel
 
 
-def remember(blocks: nn.ModuleList) -> Callable[[], None]:
-    """A function that gives every module below `blocks` the parameters and sizes it has now.
+def remember(model: PreTrainedModel, blocks: nn.ModuleList) -> Callable[[], None]:
+    """A function that gives `model` its class and config, and its `blocks` the parameters and sizes, of now.
 
     Parameters are remembered, not copied: they stay in memory until the function is dropped.
     """
@@ -19,7 +20,12 @@ def remember(blocks: nn.ModuleList) -> Callable[[], None]:
         for module in blocks.modules()
     ]
 
+    model_class, config = type(model), dict(vars(model.config))
+
     def restore() -> None:
+        model.__class__ = model_class
+        vars(model.config).clear()
+        vars(model.config).update(config)
         for module, parameters, sizes in before:
             module._parameters.update(parameters)
             vars(module).update(sizes)

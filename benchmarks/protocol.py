@@ -1,0 +1,73 @@
+"""What every benchmark prints beside its numbers, and where it finds public models and data."""
+
+import json
+import lzma
+import os
+import platform
+import sys
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+import statprune
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def shared(path: str) -> Path:
+    """A file or folder below $STATPRUNE_SHARED."""
+    root = os.environ.get("STATPRUNE_SHARED")
+    if root is None or not (Path(root) / path).exists():
+        sys.exit(
+            f"{path} is not below $STATPRUNE_SHARED ({root}). Set it to a folder that holds the public "
+            f"models and data named in benchmarks/README.md."
+        )
+    return Path(root) / path
+
+
+def articles(path: Path, exclude: Iterable[str], characters: int) -> list[str]:
+    """Texts of a {title, text} JSON-lines file (.xz), up to about `characters`, without excluded titles."""
+    left_out, texts, read = set(exclude), [], 0
+    with lzma.open(path, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            record = json.loads(line)
+            if record["title"] not in left_out:
+                texts.append(record["text"])
+                read += len(record["text"])
+            if read >= characters:
+                break
+    return texts
+
+
+def conditions() -> dict[str, Any]:
+    """Versions and the processor: what a number depends on besides its protocol."""
+    return {
+        "statprune": statprune.__version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "scipy": version("scipy"),
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+    }
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def write(name: str, title: str, protocol: dict[str, Any], body: str, rows: list[dict[str, Any]]) -> None:
+    """Print the result, and write it to results/NAME.md and .json."""
+    facts = "\n".join(f"- {key}: {value}" for key, value in (protocol | conditions()).items())
+    text = f"# {title}\n\n{body}\n\nProtocol\n\n{facts}\n"
+    print(text)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
+    content = {"protocol": protocol | conditions(), "rows": rows}
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
