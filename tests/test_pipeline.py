@@ -59,7 +59,7 @@ def logits(model: PreTrainedModel, seed: int = 9) -> Tensor:
 @pytest.mark.parametrize("of", ["params", "macs"])
 @pytest.mark.parametrize("widths", ["per-layer", "uniform"])
 def test_the_budget_is_never_exceeded_and_recorded(family: str, of: str, widths: str) -> None:
-    for keep in (0.9, 0.51, 0.3):
+    for keep in (0.9, 0.51, 0.42):
         model = tiny_model(family)
         dense = in_projections(model)
         result = compressed(model, keep=keep, of=of, widths=widths)
@@ -179,7 +179,8 @@ def test_from_a_folder_to_a_folder(
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     assert tokenizer("a b").input_ids == result.tokenizer("a b").input_ids
     assert json.loads((tmp_path / "out" / "statprune.json").read_text()) == result.record
-    assert str(tmp_path) not in (tmp_path / "out" / "statprune.json").read_text()
+    for absolute in (tmp_path, folders[family]):
+        assert str(absolute.parent) not in (tmp_path / "out" / "statprune.json").read_text()
 
 
 def test_a_model_in_memory_is_saved_with_the_tokenizer_given(tmp_path: Path) -> None:
