@@ -1,4 +1,4 @@
-"""`compress` from end to end: the budget, the plan, the widths, what is left in memory, on disk and on record."""
+"""`compress` from end to end: budget, plan and widths; what it leaves in memory, on disk and on record."""
 
 import json
 from pathlib import Path

@@ -117,7 +117,10 @@ def _device(asked: str) -> str:
     try:
         kind = torch.device(asked).type
     except RuntimeError:
-        raise InputError(f"device {asked!r} is not known to torch; give cpu, cuda or cuda:N.") from None
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {asked!r}: torch sees no GPU; give cpu.")
+        kind = ""
+    if kind not in ("cpu", "cuda"):
+        raise InputError(f"device is {asked!r}; give cpu, cuda or cuda:N.")
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "cuda" and (torch.device(asked).index or 0) >= gpus:
+        raise InputError(f"device is {asked!r}, but torch sees {gpus} GPUs; give cpu, or one that is there.")
     return asked

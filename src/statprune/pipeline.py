@@ -152,12 +152,13 @@ def _put_back_on_failure(prepared: Prepared) -> Iterator[None]:
 
 def _record(prepared: Prepared, recipe: Recipe, plan: Plan, trace: Trace) -> dict[str, Any]:
     """Everything needed to understand and to repeat the run."""
-    sites, model = prepared.anatomy.sites, prepared.opened.model
+    sites, model, name = prepared.anatomy.sites, prepared.opened.model, prepared.opened.name
     costs = [Cost("params", prepared.context), Cost("macs", prepared.context)]
     return {
         "statprune": __version__,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "model": prepared.opened.name,
+        # Only the name of an absolute path: the record is saved with the model.
+        "model": Path(name).name if Path(name).is_absolute() else name,
         "model_type": model.config.model_type,
         "dtype": str(model.dtype).removeprefix("torch."),
         "recipe": recipe.to_json(),

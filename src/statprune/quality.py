@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from statprune.checkpoint.load import require_finite
 from statprune.errors import ModelError
 from statprune.evaluation.devices import evaluating
 from statprune.evaluation.perplexity import MaskedLoss, Perplexity, masked_lm_loss, perplexity
@@ -41,6 +42,7 @@ def evaluate(  # noqa: PLR0913 - the options of the command of this name
 
     Raises:
         ModelError: the model has neither head.
+        NonFiniteError: a weight is NaN or infinite.
         InputError: something given cannot be used.
     """
     opened = open_model(model, tokenizer, dtype=dtype, device=device)
@@ -51,6 +53,7 @@ def evaluate(  # noqa: PLR0913 - the options of the command of this name
             f"{opened.name}: {name} has no language-modelling head, so it has no perplexity. "
             f"Evaluate it on its own task."
         )
+    require_finite(opened.model)
     length = sequence_length(opened, seq_len)
     records = records_of(data, opened, text_column, "test")
     with evaluating(opened.model):

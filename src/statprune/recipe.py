@@ -65,6 +65,8 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise InputError(f"{name} is {value!r}; give a whole number of at least 1.")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+            raise InputError(f"seed is {self.seed!r}; give a whole number from 0 to 2^63 - 1.")
 
     @classmethod
     def of_options(cls, options: Mapping[str, Any]) -> "Recipe":

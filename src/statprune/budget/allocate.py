@@ -7,7 +7,7 @@
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import ceil, sqrt
 
 from statprune.anatomy.parts import Kind
 from statprune.anatomy.sites import Site
@@ -51,7 +51,8 @@ class Budget:
         if cost > self.limit(sites):
             raise BudgetError(
                 f"keep {self.keep:g} of {self.cost.of} cannot be reached: with one head (group) and "
-                f"{self.multiple} neurons in every block {cost / dense:.4f} is left. Keep at least that much."
+                f"{self.multiple} neurons in every block {ceil(cost / dense * 1e4) / 1e4:.4f} is left. "
+                f"Keep at least that much."
             )
 
 

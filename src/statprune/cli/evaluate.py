@@ -26,7 +26,7 @@ def evaluate_command(
     data: Data,
     seq_len: SeqLen = None,
     text_column: TextColumn = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Read no more than this.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Read no more than this.", min=1)] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     seed: Seed = 0,

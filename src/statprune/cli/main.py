@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from typing import Any
 
 import datasets
 import transformers
@@ -18,6 +19,8 @@ from statprune.version import __version__
 
 # What the parser raises for options it cannot read, whichever library lies below typer.
 _USAGE = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="statprune",
@@ -45,13 +48,15 @@ def run(arguments: list[str] | None = None) -> None:
     _quieten()
     try:
         code = app(given, standalone_mode=False)
+        if code == INTERRUPTED:  # the parser turns the interrupt into this code
+            raise KeyboardInterrupt
     except Exception as error:
         if "--debug" in given:
             raise
-        sys.exit(_report(error, as_json="--json" in given))
+        sys.exit(_report(error, given))
     except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted; nothing was written.", highlight=False)
-        sys.exit(130)
+        Console(stderr=True).print("interrupted; nothing half-written is left.", highlight=False)
+        sys.exit(INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -62,23 +67,33 @@ def _quieten() -> None:
     transformers.utils.logging.set_verbosity_error()
 
 
-def _report(error: Exception, *, as_json: bool) -> int:
-    if isinstance(error, typer.Abort):
-        return 130
+def _report(error: Exception, given: list[str]) -> int:
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    message, code = _told(error)
-    if as_json:
+    message, code = _told(error, given)
+    if not message:  # without a command, the help has been shown
+        return code
+    if "--json" in given:
         kind = type(error).__name__
         sys.stdout.write(json.dumps({"error": {"kind": kind, "message": message, "exit_code": code}}) + "\n")
     Console(stderr=True, soft_wrap=True).print(f"error: {message}", highlight=False, markup=False)
     return code
 
 
-def _told(error: Exception) -> tuple[str, int]:
+def _told(error: Exception, given: list[str]) -> tuple[str, int]:
     if isinstance(error, StatpruneError):
         return str(error), error.exit_code
     if isinstance(error, _USAGE):
-        return str(getattr(error, "format_message", error.__str__)()), InputError.exit_code
+        message = str(getattr(error, "format_message", error.__str__)())
+        return message + _value(getattr(error, "param", None), given), InputError.exit_code
     return f"{type(error).__name__}: {error} (ours to mend; run again with --debug and report it)", 1
+
+
+def _value(parameter: Any, given: list[str]) -> str:
+    """What was given for an option that the parser could not read: it names the option alone."""
+    for position, argument in enumerate(given):
+        name, equals, value = argument.partition("=")
+        if name in getattr(parameter, "opts", ()):
+            return f" ({value if equals else given[position + 1]!r} was given)"
+    return ""

@@ -57,14 +57,20 @@ def count(number: float) -> str:
 
 @contextmanager
 def block_progress(*, shown: bool) -> Iterator[OnBlock]:
-    """A bar per stage on stderr, a step per block."""
+    """A bar per stage on stderr, a step per block; nothing at all before the first step."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, Remaining(), console=Console(stderr=True), disable=not shown) as bars:
-        tasks: dict[str, Any] = {}
+    bars = Progress(*columns, Remaining(), console=Console(stderr=True), disable=not shown)
+    tasks: dict[str, Any] = {}
 
-        def on_block(stage: str, done: int, blocks: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(f"{STAGES.get(stage, stage)}, block", total=blocks)
-            bars.update(tasks[stage], completed=done)
+    def on_block(stage: str, done: int, blocks: int) -> None:
+        if not tasks:
+            bars.start()
+        if stage not in tasks:
+            tasks[stage] = bars.add_task(f"{STAGES.get(stage, stage)}, block", total=blocks)
+        bars.update(tasks[stage], completed=done)
 
+    try:
         yield on_block
+    finally:
+        if tasks:
+            bars.stop()
