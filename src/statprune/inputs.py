@@ -1,6 +1,6 @@
 """What the caller gives -> a model, its tokenizer, and data, or an error that says what to give instead."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ def records_of(data: Any, opened: Opened, text_column: str | tuple[str, str] | N
 
 def are_batches(data: Any) -> bool:
     """Whether `data` is batches that the caller made: dicts that hold tensors, or an iterable of them."""
-    if isinstance(data, str | Path | datasets.Dataset):
+    if isinstance(data, str | Path | datasets.Dataset | Mapping) or not isinstance(data, Iterable):
         return False
     if not isinstance(data, list | tuple):
         return True
