@@ -87,7 +87,8 @@ def _told(error: Exception, given: list[str]) -> tuple[str, int]:
     if isinstance(error, _USAGE):
         message = str(getattr(error, "format_message", error.__str__)())
         return message + _value(getattr(error, "param", None), given), InputError.exit_code
-    return f"{type(error).__name__}: {error} (ours to mend; run again with --debug and report it)", 1
+    told = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{told} (ours to mend; run again with --debug and report it)", 1
 
 
 def _value(parameter: Any, given: list[str]) -> str:
