@@ -11,7 +11,9 @@ import pytest
 import transformers
 
 import statprune
+from statprune.cli import demo as demo_module
 from statprune.cli import inspect as inspect_module
+from statprune.demo import Demonstration, Row
 from tests.cli.conftest import Command
 
 COMPRESS = ("--samples", 12, "--seq-len", 32)
@@ -143,6 +145,31 @@ def test_what_was_compressed_can_be_inspected_and_evaluated(
     assert before != after
 
 
+def test_the_demonstration_is_shown(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dense = Row("dense", 1.0, 260032, 5.25, 1000.0, 1.0, "Once upon a time.", None, 0.0)
+    thin = Row("keep 0.75", 0.746, 202432, 9.75, 1250.0, 1.25, "Once [more].", "demo-output/thin", 3.5)
+    done = Demonstration((dense, thin), {"window": 256}, {"batch": 16}, 12.3)
+    asked: list[Path] = []
+    monkeypatch.setattr(demo_module, "demonstrate", lambda out, **_: asked.append(out) or done)
+    ended = command("demo", "--out", tmp_path)
+    assert (ended.code, ended.err, asked) == (0, "", [tmp_path])
+    for told in (
+        "74.6%",
+        "202,432",
+        "9.75",
+        "1.25x",
+        "window: 256",
+        "Once [more].",
+        "demo-output/thin",
+        "12 s",
+    ):
+        assert told in ended.out
+    ended = command("demo", "--out", tmp_path, "--json")
+    assert one_object(ended.out)["rows"][1]["speed_up"] == 1.25
+
+
 def test_version_and_help(command: Command) -> None:
     assert command("--version").out == f"statprune {statprune.__version__}\n"
     assert command("--version").code == 0
@@ -197,23 +224,18 @@ def listing(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
 
 
-def test_a_process_of_its_own(world: Path, tmp_path: Path) -> None:
-    """The installed command, then stock transformers in a process that never heard of this package."""
+def test_the_installed_command(world: Path, tmp_path: Path) -> None:
+    """In a process of its own, with 128 samples asked where there are fewer."""
     installed = Path(sys.executable).with_name("statprune")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     arguments = ["compress", world / "llama", "--data", world / "text.txt", "--keep", "0.5", "--json"]
     ended = subprocess.run(
-        [installed, *arguments, "--out", tmp_path / "out"], capture_output=True, check=False, env=environment
+        [installed, *arguments, "--out", tmp_path / "out"],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert (ended.returncode, ended.stderr) == (0, b"")
-    assert one_object(ended.stdout.decode())["out"] == str(tmp_path / "out")
-    script = (
-        "import sys; from transformers import AutoModelForCausalLM as A; m = A.from_pretrained(sys.argv[1]); "
-        "assert 'statprune' not in sys.modules; print(type(m).__module__, m.config.intermediate_size)"
-    )
-    loaded = subprocess.run(
-        [sys.executable, "-c", script, tmp_path / "out"], capture_output=True, check=True, env=environment
-    )
-    module, neurons = loaded.stdout.split()
-    assert module.startswith(b"transformers.models.llama.")
-    assert int(neurons) < 40
+    record = one_object(ended.stdout.decode())
+    assert record["out"] == str(tmp_path / "out")
+    assert "available; all are used" in record["notes"][0]
+    assert transformers.LlamaForCausalLM.from_pretrained(tmp_path / "out").config.intermediate_size < 40
