@@ -27,12 +27,13 @@ class PerLayerWidths:
         # Stock code reads global widths, and is right to: while it builds, every block has them.
         config.allow_global_per_layer_attribute_access = True
         overrides = config.to_dict().get("per_layer_config")
-        layer_configs = list(config.per_layer_config)
+        # None where a head builds its base model by itself: the head, below, narrows that too.
+        layer_configs = [] if overrides is None else list(config.per_layer_config)
         config.per_layer_config = None
         super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]
         base: Any = getattr(self, "base_model", self)
         blocks: Any = base.get_submodule(self.shapes["blocks"])
-        for block, layer_config in zip(blocks, layer_configs, strict=True):
+        for block, layer_config in zip(blocks, layer_configs, strict=bool(layer_configs)):
             _narrow_block(block, self.shapes, config, layer_config)
         config.per_layer_config = overrides
 

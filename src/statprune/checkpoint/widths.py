@@ -6,7 +6,7 @@ family with the same weights and arithmetic; the stock config with `per_layer_co
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +181,7 @@ def _reencode(
     values = {name: value for name, value in config.to_dict().items() if name not in _ABOUT}
     other_class = type(AutoConfig.for_model(other))
     known = set(other_class().to_dict())
-    dropped = {name for name in config.default_config_fields() if name not in known}
+    dropped = {each.name for each in fields(config) if each.name not in known}
     kept = {name: value for name, value in values.items() if name not in dropped}
     # Mistral's default is a window; a llama has none.
     rewritten = other_class(**{**kept, "sliding_window": None})
