@@ -1,6 +1,7 @@
 # Two commands do all the set-up on a machine with Python 3.11 or later: `make demo` and `make test`.
 PYTHON ?= python3
 VENV := .venv
+OLDEST := .venv-oldest
 BIN := $(VENV)/bin
 
 .PHONY: demo test check audit format clean
@@ -17,18 +18,25 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-audit: $(VENV)/.installed-dev
+# What takes longer, and the oldest transformers that is supported.
+audit: $(VENV)/.installed-dev $(OLDEST)/.installed
 	$(BIN)/python -m pytest -m audit
+	$(OLDEST)/bin/python -m pytest tests/contracts tests/checkpoint tests/engine
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) demo-output .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) demo-output .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
+
+$(OLDEST)/.installed: pyproject.toml constraints.txt constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --constraint constraints-oldest.txt --editable '.[test]'
+	touch $@
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .

@@ -1,0 +1,6 @@
+"""`python -m statprune`."""
+
+from statprune.cli.main import run
+
+if __name__ == "__main__":
+    run()
