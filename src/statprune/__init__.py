@@ -12,6 +12,7 @@ from statprune.checkpoint.register import register_all
 
 if TYPE_CHECKING:
     from statprune.budget.plan import Plan
+    from statprune.demo import Demonstration, demonstrate
     from statprune.errors import InputError, StatpruneError, StatpruneWarning
     from statprune.inspection import Inspection, inspect
     from statprune.pipeline import Result, compress
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from statprune.version import __version__
 
 __all__ = [
+    "Demonstration",
     "InputError",
     "Inspection",
     "Plan",
@@ -27,11 +29,13 @@ __all__ = [
     "StatpruneWarning",
     "__version__",
     "compress",
+    "demonstrate",
     "evaluate",
     "inspect",
 ]
 
 _HOMES = {
+    "Demonstration": "demo",
     "InputError": "errors",
     "Inspection": "inspection",
     "Plan": "budget.plan",
@@ -40,6 +44,7 @@ _HOMES = {
     "StatpruneWarning": "errors",
     "__version__": "version",
     "compress": "pipeline",
+    "demonstrate": "demo",
     "evaluate": "quality",
     "inspect": "inspection",
 }

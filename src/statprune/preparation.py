@@ -54,7 +54,7 @@ def prepare(opened: Opened, recipe: Recipe, data: Any) -> Prepared:
         _budget(recipe, recipe.keep, seq_len).require_reachable(anatomy.sites)
     samples = _samples(opened, anatomy, recipe, data, seq_len)
     check_ids(samples, opened.model.config.vocab_size)
-    context = seq_len
+    context = int(samples.protocol["seq_len"])
     if anatomy.entry.kind == "encoder":
         context = max(1, round(samples.tokens / samples.protocol["samples"]))
     plan = fitted if fitted is not None else _rule(recipe, anatomy, context)

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from statprune.checkpoint.load import require_finite
-from statprune.errors import ModelError
+from statprune.errors import DataError, ModelError
 from statprune.evaluation.devices import evaluating
 from statprune.evaluation.perplexity import MaskedLoss, Perplexity, masked_lm_loss, perplexity
 from statprune.inputs import open_model, records_of, sequence_length
@@ -45,6 +45,8 @@ def evaluate(  # noqa: PLR0913 - the options of the command of this name
         NonFiniteError: a weight is NaN or infinite.
         InputError: something given cannot be used.
     """
+    if max_tokens is not None and max_tokens < 1:
+        raise DataError(f"max_tokens is {max_tokens}; give at least 1, or None for all.")
     opened = open_model(model, tokenizer, dtype=dtype, device=device)
     name = type(opened.model).__name__
     masked = "ForMaskedLM" in name

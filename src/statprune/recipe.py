@@ -85,6 +85,8 @@ class Recipe:
     def _check_budget(self) -> None:
         if self.plan is not None and self.keep is not None:
             raise BudgetError(f"both keep ({self.keep:g}) and a plan are given; give one of them.")
+        if self.plan is not None and self.widths is not None:
+            raise BudgetError(f"both widths ({self.widths}) and a plan are given; a plan says every width.")
         if self.plan is None and self.keep is None:
             raise BudgetError("nothing says how much to keep; give keep, a share in (0, 1], or a plan.")
         if self.plan is not None and not isinstance(self.plan, Path) and not self.plan:

@@ -151,18 +151,10 @@ def no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nn.Module, "__call__", refuse)
 
 
-KNOWN_FAULTS = {"inspect wide": "skeleton() lets the config's own error through"}
-
-
 @pytest.mark.usefixtures("no_pass")
 @pytest.mark.parametrize(
     "row",
-    [
-        pytest.param(row, marks=pytest.mark.xfail(reason=KNOWN_FAULTS[row], strict=False))
-        if row in KNOWN_FAULTS
-        else row
-        for row in ROWS
-    ],
+    list(ROWS),
 )
 def test_bad_input_is_refused(
     row: str, command: Command, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -3,7 +3,7 @@
 import json
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,11 +58,7 @@ def load(source: str | Path, *, dtype: str | torch.dtype = "auto", device: str =
     values = config_of(folder)
     model_class = class_for(values, folder)
     _check_weights(folder)
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except _UNREADABLE as error:
-        raise ModelError(f"{folder}/config.json cannot be read: {_one_line(error)}. Correct it.") from error
-    model = open_weights(model_class, folder, config=config, dtype=dtype)
+    model = open_weights(model_class, folder, config=parsed_config(folder), dtype=dtype)
     model.to(device)
     tokenizer = processor = None
     if any((folder / name).exists() for name in _TOKENIZER):
@@ -70,6 +66,18 @@ def load(source: str | Path, *, dtype: str | torch.dtype = "auto", device: str =
     if any((folder / name).exists() for name in _PROCESSOR):
         processor = _companion(AutoProcessor, folder, "processor")
     return Loaded(model, tokenizer, processor, folder)
+
+
+def parsed_config(folder: Path) -> Any:
+    """The folder's config as its own class.
+
+    Raises:
+        ModelError: it holds values that its class refuses.
+    """
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except _UNREADABLE as error:
+        raise ModelError(f"{folder}/config.json cannot be read: {_one_line(error)}. Correct it.") from error
 
 
 def open_weights(model_class: Any, folder: Path, **options: Any) -> PreTrainedModel:
@@ -117,8 +125,8 @@ def require_finite(model: PreTrainedModel) -> None:
             )
 
 
-def folder_of(source: str | Path) -> Path:
-    """The folder `source` names, or the local copy of the hub model of that name."""
+def folder_of(source: str | Path, files: Sequence[str] = _HUB_FILES) -> Path:
+    """The folder `source` names, or the local copy of these `files` of the hub model of that name."""
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder
@@ -127,7 +135,7 @@ def folder_of(source: str | Path) -> Path:
     if isinstance(source, Path) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source) or source[0] in "./~":
         raise ModelError(f"{source} does not exist. Give a folder with a model, or its name on the hub.")
     try:
-        return Path(snapshot_download(source, allow_patterns=list(_HUB_FILES), etag_timeout=5))
+        return Path(snapshot_download(source, allow_patterns=list(files), etag_timeout=5))
     except GatedRepoError as error:
         raise ModelError(
             f"'{source}' is gated on the hub. Accept its terms there, and log in with `hf auth login`."

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-from statprune.checkpoint.load import class_for, config_of, folder_of
+from statprune.checkpoint.load import class_for, config_of, folder_of, parsed_config
 
 
 def skeleton(source: str | Path) -> PreTrainedModel:
@@ -14,9 +14,9 @@ def skeleton(source: str | Path) -> PreTrainedModel:
     Raises:
         ModelError: there is no model there, or it is of a kind that cannot be pruned.
     """
-    folder = folder_of(source)
+    folder = folder_of(source, files=["config.json"])
     model_class = class_for(config_of(folder), folder)
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    config = parsed_config(folder)
     with torch.device("meta"):
         if hasattr(model_class, "from_config"):
             model: PreTrainedModel = model_class.from_config(config)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+import statprune
 from statprune.cli.options import (
     Data,
     Debug,
@@ -19,7 +20,6 @@ from statprune.cli.options import (
 )
 from statprune.cli.show import as_json, block_progress, count, say, table
 from statprune.errors import OutputError
-from statprune.pipeline import Result, compress
 
 
 def compress_command(
@@ -55,7 +55,7 @@ def compress_command(
     if out is None and not dry_run:
         raise OutputError("no output folder; give --out DIR, or --dry-run to see the plan only.")
     with block_progress(shown=not json) as progress:
-        result = compress(
+        result = statprune.compress(
             model,
             data=data,
             out=out,
@@ -81,7 +81,7 @@ def compress_command(
         _show(result)
 
 
-def _show(result: Result) -> None:
+def _show(result: "statprune.Result") -> None:
     record, data = result.record, result.record["data"]
     say(
         f"data: {data['source']['source']}, {data['samples']} samples, {data['tokens']} tokens; "

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
+import statprune
 from statprune.cli.options import Debug, Json
 from statprune.cli.show import as_json, count, say, show_protocol, table
-from statprune.demo import Demonstration, demonstrate
 
 
 def demo_command(
@@ -17,12 +17,12 @@ def demo_command(
 ) -> None:
     """Compress a small Llama that ships with the package, and show what that cost and gained."""
     if json:
-        as_json(demonstrate(out).to_json())
+        as_json(statprune.demonstrate(out).to_json())
     else:
-        _show(demonstrate(out, say=say))
+        _show(statprune.demonstrate(out, say=say))
 
 
-def _show(done: Demonstration) -> None:
+def _show(done: "statprune.Demonstration") -> None:
     table(
         "stories260K on TinyStories",
         ["model", "of its blocks", "parameters", "perplexity", "tokens/s", "speed-up"],

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+import statprune
 from statprune.cli.options import (
     Data,
     Debug,
@@ -17,8 +18,6 @@ from statprune.cli.options import (
     columns,
 )
 from statprune.cli.show import as_json, say, show_protocol
-from statprune.evaluation.perplexity import Perplexity
-from statprune.quality import evaluate
 
 
 def evaluate_command(
@@ -34,7 +33,7 @@ def evaluate_command(
     json: Json = False,
 ) -> None:
     """Measure perplexity (decoders) or masked-token loss (encoders), and print its protocol."""
-    measured = evaluate(
+    measured = statprune.evaluate(
         model,
         data=data,
         seq_len=seq_len,
@@ -47,11 +46,5 @@ def evaluate_command(
     if json:
         as_json(measured.to_json())
         return
-    if isinstance(measured, Perplexity):
-        say(
-            f"perplexity {measured.perplexity:.4f} "
-            f"({measured.nll:.5f} nats a token, {measured.tokens} tokens)"
-        )
-    else:
-        say(f"masked-token loss {measured.loss:.5f} nats over {measured.tokens} masked tokens")
+    say(measured.headline())
     show_protocol(measured.protocol)

@@ -1,13 +1,13 @@
 """`statprune inspect`."""
 
+import statprune
 from statprune.cli.options import Debug, Json, Model
 from statprune.cli.show import as_json, count, say, table
-from statprune.inspection import inspect
 
 
 def inspect_command(model: Model, json: Json = False, debug: Debug = False) -> None:
     """Show what can be pruned, in units, parameters and MACs, and what cannot and why."""
-    found = inspect(model)
+    found = statprune.inspect(model)
     if json:
         as_json(found.to_json())
         return

@@ -5,8 +5,6 @@ import os
 import sys
 from typing import Any
 
-import datasets
-import transformers
 import typer
 from rich.console import Console
 
@@ -21,6 +19,14 @@ from statprune.version import __version__
 _USAGE = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 INTERRUPTED = 130
+
+# This process shows its own progress; of the libraries below only errors are for its user. They read these
+# when they are imported, which is when a command runs: help and version need none of them.
+_QUIET = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
 
 app = typer.Typer(
     name="statprune",
@@ -45,7 +51,7 @@ def _root(context: typer.Context, version: bool = typer.Option(False, "--version
 def run(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code; a traceback is shown only with --debug."""
     given = sys.argv[1:] if arguments is None else arguments
-    _quieten()
+    os.environ.update(_QUIET)
     try:
         code = app(given, standalone_mode=False)
         if code == INTERRUPTED:  # the parser turns the interrupt into this code
@@ -58,13 +64,6 @@ def run(arguments: list[str] | None = None) -> None:
         Console(stderr=True).print("interrupted; nothing half-written is left.", highlight=False)
         sys.exit(INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _quieten() -> None:
-    """This process shows its own progress; of the libraries below only errors are for its user."""
-    datasets.disable_progress_bars()
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
 
 
 def _report(error: Exception, given: list[str]) -> int:

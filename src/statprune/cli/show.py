@@ -4,14 +4,15 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as Remaining
 from rich.table import Table
 
-from statprune.engine.stat import Progress as OnBlock
+if TYPE_CHECKING:
+    from statprune.engine.stat import Progress as OnBlock
 
 STAGES = {
     "measure": "measuring the dense model",
@@ -56,7 +57,7 @@ def count(number: float) -> str:
 
 
 @contextmanager
-def block_progress(*, shown: bool) -> Iterator[OnBlock]:
+def block_progress(*, shown: bool) -> "Iterator[OnBlock]":
     """A bar per stage on stderr, a step per block; nothing at all before the first step."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     bars = Progress(*columns, Remaining(), console=Console(stderr=True), disable=not shown)

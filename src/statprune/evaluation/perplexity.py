@@ -44,6 +44,10 @@ class Perplexity:
     windows: int
     protocol: dict[str, Any]
 
+    def headline(self) -> str:
+        """The number, in one line."""
+        return f"perplexity {self.perplexity:.4f} ({self.nll:.5f} nats a token, {self.tokens} tokens)"
+
     def to_json(self) -> dict[str, Any]:
         """The attributes as a mapping that `json.dumps` takes."""
         return asdict(self)
@@ -66,6 +70,10 @@ class MaskedLoss:
     tokens: int
     samples: int
     protocol: dict[str, Any]
+
+    def headline(self) -> str:
+        """The number, in one line."""
+        return f"masked-token loss {self.loss:.5f} nats over {self.tokens} masked tokens"
 
     def to_json(self) -> dict[str, Any]:
         """The attributes as a mapping that `json.dumps` takes."""
