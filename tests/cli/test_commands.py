@@ -11,8 +11,6 @@ import pytest
 import transformers
 
 import statprune
-from statprune.cli import demo as demo_module
-from statprune.cli import inspect as inspect_module
 from statprune.demo import Demonstration, Row
 from tests.cli.conftest import Command
 
@@ -152,7 +150,7 @@ def test_the_demonstration_is_shown(
     thin = Row("keep 0.75", 0.746, 202432, 9.75, 1250.0, 1.25, "Once [more].", "demo-output/thin", 3.5)
     done = Demonstration((dense, thin), {"window": 256}, {"batch": 16}, 12.3)
     asked: list[Path] = []
-    monkeypatch.setattr(demo_module, "demonstrate", lambda out, **_: asked.append(out) or done)
+    monkeypatch.setattr(statprune, "demonstrate", lambda out, **_: asked.append(out) or done)
     ended = command("demo", "--out", tmp_path)
     assert (ended.code, ended.err, asked) == (0, "", [tmp_path])
     for told in (
@@ -196,7 +194,7 @@ def failing(error: BaseException) -> Any:
 def test_our_own_failure_is_one_line_and_exit_code_1(
     command: Command, world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inspect_module, "inspect", failing(ZeroDivisionError("a fault\n  in two lines")))
+    monkeypatch.setattr(statprune, "inspect", failing(ZeroDivisionError("a fault\n  in two lines")))
     ended = command("inspect", world / "llama")
     assert (ended.code, ended.out) == (1, "")
     assert ended.err.startswith("error: ZeroDivisionError: a fault in two lines (")

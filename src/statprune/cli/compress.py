@@ -18,7 +18,7 @@ from statprune.cli.options import (
     TextColumn,
     columns,
 )
-from statprune.cli.show import as_json, block_progress, count, say, table
+from statprune.cli.show import as_json, block_progress, count, quieten_libraries, say, table
 from statprune.errors import OutputError
 
 
@@ -52,6 +52,7 @@ def compress_command(
     json: Json = False,
 ) -> None:
     """Make a model smaller, and save it as a folder that loads."""
+    quieten_libraries()
     if out is None and not dry_run:
         raise OutputError("no output folder; give --out DIR, or --dry-run to see the plan only.")
     with block_progress(shown=not json) as progress:

@@ -7,7 +7,7 @@ import typer
 
 import statprune
 from statprune.cli.options import Debug, Json
-from statprune.cli.show import as_json, count, say, show_protocol, table
+from statprune.cli.show import as_json, count, quieten_libraries, say, show_protocol, table
 
 
 def demo_command(
@@ -16,6 +16,7 @@ def demo_command(
     debug: Debug = False,
 ) -> None:
     """Compress a small Llama that ships with the package, and show what that cost and gained."""
+    quieten_libraries()
     if json:
         as_json(statprune.demonstrate(out).to_json())
     else:

@@ -17,7 +17,7 @@ from statprune.cli.options import (
     TextColumn,
     columns,
 )
-from statprune.cli.show import as_json, say, show_protocol
+from statprune.cli.show import as_json, quieten_libraries, say, show_protocol
 
 
 def evaluate_command(
@@ -33,6 +33,7 @@ def evaluate_command(
     json: Json = False,
 ) -> None:
     """Measure perplexity (decoders) or masked-token loss (encoders), and print its protocol."""
+    quieten_libraries()
     measured = statprune.evaluate(
         model,
         data=data,

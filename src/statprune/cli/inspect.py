@@ -2,11 +2,12 @@
 
 import statprune
 from statprune.cli.options import Debug, Json, Model
-from statprune.cli.show import as_json, count, say, table
+from statprune.cli.show import as_json, count, quieten_libraries, say, table
 
 
 def inspect_command(model: Model, json: Json = False, debug: Debug = False) -> None:
     """Show what can be pruned, in units, parameters and MACs, and what cannot and why."""
+    quieten_libraries()
     found = statprune.inspect(model)
     if json:
         as_json(found.to_json())

@@ -20,14 +20,6 @@ _USAGE = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "C
 
 INTERRUPTED = 130
 
-# This process shows its own progress; of the libraries below only errors are for its user. They read these
-# when they are imported, which is when a command runs: help and version need none of them.
-_QUIET = {
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-}
-
 app = typer.Typer(
     name="statprune",
     help="Makes trained transformers smaller and faster, without fine-tuning and without gradients.",
@@ -51,7 +43,6 @@ def _root(context: typer.Context, version: bool = typer.Option(False, "--version
 def run(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code; a traceback is shown only with --debug."""
     given = sys.argv[1:] if arguments is None else arguments
-    os.environ.update(_QUIET)
     try:
         code = app(given, standalone_mode=False)
         if code == INTERRUPTED:  # the parser turns the interrupt into this code

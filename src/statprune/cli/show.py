@@ -21,6 +21,16 @@ STAGES = {
 }
 
 
+def quieten_libraries() -> None:
+    """A command shows its own progress; of the libraries below only errors are for its user."""
+    import datasets  # noqa: PLC0415 - help and version do without, and start at once
+    import transformers  # noqa: PLC0415
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+
+
 def as_json(content: Any) -> None:
     """Print `content` as JSON on stdout."""
     sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
