@@ -19,18 +19,19 @@ ASSETS = Path(str(files("statprune"))) / "assets"
 MODEL = ASSETS / "stories260K"
 CALIBRATION = ASSETS / "stories-calibration.jsonl"
 EVALUATION = ASSETS / "stories-evaluation.jsonl"
-SHARES = (0.9, 0.75, 0.5)
+SHARES = (0.95, 0.9, 0.75, 0.5)
 SEQ_LEN = 256
 OPENING = "Once upon a time, there was a little girl named Lily."
 STORY_TOKENS = 120
+BATCH, REPEATS = 16, 15
 
 
 @dataclass(frozen=True)
 class Row:
     """One model of the demonstration.
 
-    `share` is that of the prunable projections' parameters kept; `speed_up` the ratio of prefill tokens per
-    second to the dense model's, both measured in alternating runs.
+    `share` is that of the prunable projections' parameters kept; `prefill` the prompt tokens read per second
+    in the fastest of the alternating runs, `speed_up` its ratio to the dense model's.
     """
 
     name: str
@@ -86,27 +87,31 @@ def demonstrate(
     speeds = tokens_per_second(
         models,
         vocab_size=opened.model.config.vocab_size,
-        batch=16,
+        batch=BATCH,
         seq_len=SEQ_LEN,
         generator=torch.Generator().manual_seed(0),
-        repeats=7,
+        repeats=REPEATS,
     )
+    # The model is so small that another program's work shows: the fastest run of each says most.
+    fastest = {name: min(speed.prefill_seconds) for name, speed in speeds.items()}
     rows = tuple(
         Row(
             name=name,
             share=shared[name],
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             perplexity=quality[name].perplexity,
-            prefill=speeds[name].prefill,
-            speed_up=speeds[name].prefill / speeds["dense"].prefill,
+            prefill=BATCH * SEQ_LEN / fastest[name],
+            speed_up=fastest["dense"] / fastest[name],
             story=_story(model, opened.tokenizer),
             folder=folders[name],
             seconds=spent[name],
         )
         for name, model in models.items()
     )
-    protocols = quality["dense"].protocol, speeds["dense"].protocol
-    return Demonstration(rows, *protocols, seconds=perf_counter() - started)
+    protocol = speeds["dense"].protocol | {
+        "order": f"alternating; the fastest of {REPEATS} runs of each model"
+    }
+    return Demonstration(rows, quality["dense"].protocol, protocol, seconds=perf_counter() - started)
 
 
 def _perplexity(model: Any, tokenizer: Any) -> Perplexity:
