@@ -29,6 +29,7 @@ class Opened:
     name: str
 
 
+# Names of torch dtypes, and "auto".
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 
 
@@ -61,17 +62,18 @@ def open_model(
         )
     if device != "auto":
         model.to(_device(device))
-    return Opened(model, tokenizer, None, None, f"{type(model).__name__} in memory")
+    origin = Path(model.name_or_path) if model.name_or_path else None
+    folder = origin if origin is not None and origin.is_dir() else None
+    return Opened(model, tokenizer, None, folder, f"{type(model).__name__} in memory")
 
 
 def context_length(opened: Opened) -> int:
-    """The longest input, in tokens: what positions allow, and what the tokenizer allows."""
+    """The longest input, in tokens, that the model's positions allow."""
     config = opened.model.config
     entry = entry_for(config.model_type)
-    limit = (
-        context_of(entry, config) if entry else getattr(config, "max_position_embeddings", LONGEST_DEFAULT)
-    )
-    return min(limit, getattr(opened.tokenizer, "model_max_length", None) or limit)
+    if entry is not None:
+        return context_of(entry, config)
+    return int(getattr(config, "max_position_embeddings", LONGEST_DEFAULT))
 
 
 def sequence_length(opened: Opened, asked: int | None) -> int:
@@ -80,20 +82,36 @@ def sequence_length(opened: Opened, asked: int | None) -> int:
     Raises:
         DataError: more was asked than the context, or fewer than 2.
     """
-    limit = context_length(opened)
+    positions = context_length(opened)
+    limit = min(positions, getattr(opened.tokenizer, "model_max_length", None) or positions)
     if asked is not None and not 2 <= asked <= limit:
-        raise DataError(f"sequence length {asked}: this model takes from 2 to {limit} tokens.")
+        whose = "this model" if limit == positions else "the tokenizer (model_max_length)"
+        raise DataError(f"sequence length {asked}: {whose} takes from 2 to {limit} tokens.")
     return asked or min(LONGEST_DEFAULT, limit)
 
 
-def records_of(data: Any, opened: Opened, text_column: str | tuple[str, str] | None, split: str) -> Records:
+def records_of(
+    data: Any,
+    opened: Opened,
+    text_column: str | tuple[str, str] | None,
+    split: str,
+    characters: int | None = None,
+) -> Records:
     """Records of a SOURCE, or of texts in memory; `split` is taken where the source names none.
+
+    Of a data set on the hub no more is read than the first records that hold `characters`; None reads all.
 
     Raises:
         DataError: the data cannot be read, or it is text and there is no tokenizer.
     """
     if isinstance(data, str | Path):
-        records = read(str(data), text_column=text_column, tokenizer=opened.tokenizer, split_default=split)
+        records = read(
+            str(data),
+            text_column=text_column,
+            tokenizer=opened.tokenizer,
+            split_default=split,
+            characters=characters,
+        )
     else:
         records = from_memory(data, text_column=text_column, tokenizer=opened.tokenizer)
     if opened.tokenizer is None and isinstance(records.texts[0], str):
@@ -101,13 +119,21 @@ def records_of(data: Any, opened: Opened, text_column: str | tuple[str, str] | N
     return records
 
 
+def listed(data: Any) -> Any:
+    """`data`, an iterable that can be walked only once (a loader, a generator) as a list.
+
+    A data set that is tokenised already becomes its rows of token ids.
+    """
+    if isinstance(data, datasets.Dataset):
+        return data.with_format(None)["input_ids"][:] if "input_ids" in data.column_names else data
+    if isinstance(data, str | Path | Mapping | list | tuple) or not isinstance(data, Iterable):
+        return data
+    return list(data)
+
+
 def are_batches(data: Any) -> bool:
-    """Whether `data` is batches that the caller made: dicts that hold tensors, or an iterable of them."""
-    if isinstance(data, str | Path | datasets.Dataset | Mapping) or not isinstance(data, Iterable):
-        return False
-    if not isinstance(data, list | tuple):
-        return True
-    first = data[0] if data else None
+    """Whether `data` is batches that the caller made: a list of dicts that hold tensors."""
+    first = data[0] if isinstance(data, list | tuple) and data else None
     return isinstance(first, Mapping) and any(isinstance(value, torch.Tensor) for value in first.values())
 
 

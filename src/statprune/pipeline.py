@@ -21,10 +21,10 @@ from statprune.engine.backends import maker
 from statprune.engine.measure import MakeAccumulator
 from statprune.engine.stat import Progress, measure, no_progress, stat
 from statprune.engine.trace import Trace
-from statprune.errors import OutputError, StatpruneWarning
+from statprune.errors import StatpruneWarning
 from statprune.evaluation.devices import evaluating
 from statprune.inputs import open_model
-from statprune.preparation import Prepared, prepare
+from statprune.preparation import Prepared, prepare, require_one_dtype
 from statprune.recipe import Recipe
 from statprune.surgery.undo import remember
 from statprune.version import __version__
@@ -71,7 +71,7 @@ def compress(
             all used, in order.
         out: a folder that does not exist yet; None saves nothing.
         tokenizer: takes precedence over the model's own; needed for a model in memory whose data is text.
-        dry_run: stop when the plan is made; nothing is changed, nothing written.
+        dry_run: stop when the plan is made; nothing is changed, nothing written, not even to `out`.
         progress: called after every block with (stage, blocks done, blocks).
         **options: the fields of `Recipe`: keep, of, plan, method, widths, samples, seq_len, text_column,
             dtype, device, seed, backend, multiple.
@@ -85,13 +85,14 @@ def compress(
         StatpruneError: the run failed on our side.
     """
     recipe = Recipe.of_options(options)
-    if dry_run and out is not None:
-        raise OutputError(f"a dry run writes nothing; leave out the output folder {out}.")
     if out is not None:
         check_output(Path(out))
     started = perf_counter()
-    opened = open_model(model, tokenizer, dtype=recipe.dtype, device=recipe.device)
-    with evaluating(opened.model), _hearing() as heard:
+    with _hearing() as heard:
+        opened = open_model(model, tokenizer, dtype=recipe.dtype, device=recipe.device)
+    if out is not None:
+        require_one_dtype(opened)
+    with evaluating(opened.model), _hearing(heard):
         trace = Trace(warnings=heard)
         prepared = prepare(opened, recipe, data)
         make = _make(prepared, recipe)
@@ -125,6 +126,7 @@ def _make(prepared: Prepared, recipe: Recipe) -> MakeAccumulator:
     return maker(
         recipe.backend,
         samples=prepared.samples.protocol["samples"],
+        tokens=prepared.samples.tokens,
         generator=torch.Generator().manual_seed(recipe.seed),
         device=prepared.opened.model.device,
     )
@@ -180,9 +182,9 @@ def _record(prepared: Prepared, recipe: Recipe, plan: Plan, trace: Trace) -> dic
 
 
 @contextmanager
-def _hearing() -> Iterator[list[str]]:
-    """Our own warnings as they come, noted as text as well as shown."""
-    heard: list[str] = []
+def _hearing(heard: list[str] | None = None) -> Iterator[list[str]]:
+    """Our own warnings as they come, each of them, noted as text as well as shown."""
+    heard = [] if heard is None else heard
     show = warnings.showwarning
 
     def note(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
@@ -191,5 +193,6 @@ def _hearing() -> Iterator[list[str]]:
         show(message, category, *rest, **named)
 
     with warnings.catch_warnings():
+        warnings.simplefilter("always", StatpruneWarning)
         warnings.showwarning = note
         yield heard

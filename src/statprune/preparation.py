@@ -12,11 +12,20 @@ from statprune.budget.allocate import Budget, published, uniform
 from statprune.budget.cost import Cost
 from statprune.budget.curves import Curves
 from statprune.budget.plan import Plan
-from statprune.calibration.samples import Samples, check_ids, given, sentences, windows
+from statprune.calibration.samples import (
+    CHARACTERS_PER_TOKEN,
+    POOL_FACTOR,
+    Samples,
+    check_ids,
+    given,
+    sentences,
+    windows,
+)
 from statprune.checkpoint.load import require_finite
+from statprune.checkpoint.per_layer_model import PerLayerWidths
 from statprune.engine.stat import Decide
 from statprune.errors import DataError, ModelError
-from statprune.inputs import Opened, are_batches, records_of, sequence_length
+from statprune.inputs import Opened, are_batches, context_length, listed, records_of, sequence_length
 from statprune.recipe import Recipe, WidthsRule
 
 DEFAULT_WIDTHS: dict[str, WidthsRule] = {"decoder": "uniform", "encoder": "per-layer"}
@@ -46,11 +55,12 @@ def prepare(opened: Opened, recipe: Recipe, data: Any) -> Prepared:
         InputError: whatever cannot be used.
     """
     anatomy = anatomy_of(opened.model)
+    _require_known_class(opened)
     _require_weights(opened)
     require_finite(opened.model)
     fitted = _fitted(recipe, anatomy)
     seq_len = sequence_length(opened, recipe.seq_len)
-    if recipe.keep is not None:
+    if recipe.keep is not None and recipe.of == "params":
         _budget(recipe, recipe.keep, seq_len).require_reachable(anatomy.sites)
     samples = _samples(opened, anatomy, recipe, data, seq_len)
     check_ids(samples, opened.model.config.vocab_size)
@@ -61,6 +71,30 @@ def prepare(opened: Opened, recipe: Recipe, data: Any) -> Prepared:
     return Prepared(
         opened, anatomy, samples, plan, context, (*samples.notes, *_short_of_tokens(anatomy, samples))
     )
+
+
+def _require_known_class(opened: Opened) -> None:
+    """A class of the caller's own may compute anything, and could not be saved as what it is."""
+    found = type(opened.model)
+    if not found.__module__.startswith("transformers.") and not issubclass(found, PerLayerWidths):
+        raise ModelError(
+            f"{opened.name}: {found.__name__} is a class of {found.__module__}, not of transformers. "
+            f"Give the stock model that it is derived from."
+        )
+
+
+def require_one_dtype(opened: Opened) -> None:
+    """A folder states one dtype for all weights.
+
+    Raises:
+        ModelError: the model mixes floating point types; names the first parameter that differs.
+    """
+    for name, parameter in opened.model.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype != opened.model.dtype:
+            raise ModelError(
+                f"{opened.name}: {name} is {parameter.dtype}, other weights are {opened.model.dtype}; "
+                f"a folder has one dtype. Convert the model, as in model.to({opened.model.dtype})."
+            )
 
 
 def _require_weights(opened: Opened) -> None:
@@ -98,15 +132,17 @@ def _rule(recipe: Recipe, anatomy: Anatomy, context: int) -> Decide:
 
 
 def _samples(opened: Opened, anatomy: Anatomy, recipe: Recipe, data: Any, seq_len: int) -> Samples:
+    data = listed(data)
     if are_batches(data):
         samples = given(data)
-        longest = samples.protocol["seq_len"]
-        if longest > seq_len:
-            raise DataError(f"the batches hold rows of {longest} tokens; this run reads {seq_len} at most.")
+        longest, positions = samples.protocol["seq_len"], context_length(opened)
+        if longest > positions:
+            raise DataError(f"the batches hold rows of {longest} tokens; this model reads {positions}.")
         return samples
     draw = windows if anatomy.entry.kind == "decoder" else sentences
+    pool = POOL_FACTOR * recipe.samples * seq_len * CHARACTERS_PER_TOKEN
     return draw(
-        records_of(data, opened, recipe.text_column, "train"),
+        records_of(data, opened, recipe.text_column, "train", pool),
         opened.tokenizer,
         samples=recipe.samples,
         seq_len=seq_len,

@@ -11,7 +11,6 @@ from statprune.errors import BudgetError, InputError, PlanError
 
 Method = Literal["stat"]
 WidthsRule = Literal["per-layer", "uniform"]
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Recipe:
     samples: int = 128
     seq_len: int | None = None
     text_column: str | tuple[str, str] | None = None
-    dtype: Dtype = "auto"
+    dtype: str = "auto"
     device: str = "auto"
     seed: int = 0
     backend: Backend = "gram"
@@ -54,7 +53,6 @@ class Recipe:
             "of": (self.of, Of),
             "method": (self.method, Method),
             "backend": (self.backend, Backend),
-            "dtype": (self.dtype, Dtype),
         }
         if self.widths is not None:
             choices["widths"] = (self.widths, WidthsRule)

@@ -20,7 +20,10 @@ BERT = Architecture(
     ),
     feed_forward=FeedForward(up="intermediate.dense", down="output.dense"),
     widths=Widths(heads="num_attention_heads", neurons="intermediate_size"),
-    refuse={"is_decoder": "it is set up as a decoder (is_decoder), possibly with cross-attention"},
+    refuse={
+        "is_decoder": "it is set up as a decoder, possibly with cross-attention",
+        "chunk_size_feed_forward": "it runs its feed-forward in pieces; set this to 0, the result is the same",
+    },
 )
 
 # Positions start at the padding id plus one, so that many of them never hold a token.
@@ -39,6 +42,7 @@ DISTILBERT = Architecture(
     ),
     feed_forward=FeedForward(up="ffn.lin1", down="ffn.lin2"),
     widths=Widths(heads="n_heads", neurons="hidden_dim"),
+    refuse={"chunk_size_feed_forward": BERT.refuse["chunk_size_feed_forward"]},
 )
 
 ENCODERS = (BERT, ROBERTA, DISTILBERT)

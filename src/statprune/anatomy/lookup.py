@@ -89,7 +89,8 @@ def _refuse_unusable(model: PreTrainedModel, entry: Architecture) -> None:
         raise ModelError(f"{type(model).__name__} carries adapters. Merge them into the weights first.")
     for attribute, reason in entry.refuse.items():
         if getattr(config, attribute, False):
-            raise ModelError(f"this '{config.model_type}' cannot be pruned: {reason} ({attribute}=True).")
+            value = getattr(config, attribute)
+            raise ModelError(f"this '{config.model_type}' cannot be pruned: {reason} ({attribute}={value}).")
 
 
 def _units(entry: Architecture, config: Any, block: nn.Module, index: int) -> dict[str, int]:

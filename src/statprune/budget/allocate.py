@@ -89,7 +89,8 @@ def published(curves: Curves, sites: Sequence[Site], budget: Budget, kind: Kind)
 
     Errors are weighted by sqrt(L - l + 1) + 1 in block l of L for encoders; decoders use no weights. Among
     the head counts that fit the budget it takes the one whose cut-off error is nearest to twice the mean
-    trailing neuron error. At least one unit stays everywhere.
+    trailing neuron error. At least one unit stays everywhere. As in the authors' scripts the head counts
+    tried are whole averages per block, and the mean trailing error ||R22||_F bears no depth weight.
 
     Raises:
         BudgetError: no head count leaves room for the fewest neurons.

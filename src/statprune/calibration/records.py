@@ -57,20 +57,22 @@ def read(
     text_column: TextColumn = None,
     tokenizer: Any = None,
     split_default: str = "train",
+    characters: int | None = None,
 ) -> Records:
     """The records of SOURCE: `NAME[:CONFIG][@SPLIT]` on the hub, or a local file or folder `[@SPLIT]`.
 
     A path that exists is read locally. Files are .jsonl, .json, .csv, .tsv or .parquet (records), .raw or
     .tokens (WikiText's layout) or anything else (plain text, one record a file), each also as .gz, .xz or
-    .zst. A folder is a data set saved with `save_to_disk`, or all data files in it, sorted by name; there
-    `@SPLIT` takes the files whose names begin with the split.
+    .zst. A folder is a data set saved with `save_to_disk`, or the data files in it, sorted by name: those
+    whose names begin with the split, where there are any; of tables and plain text, the tables.
 
     Args:
         source: What to read.
         text_column: The column, or the two columns of pairs; `text`, `messages` or the only column of
             strings when it is not given.
         tokenizer: Renders chat records (lists of {role, content}) through its chat template.
-        split_default: The split of a hub or saved data set when SOURCE names none.
+        split_default: The split of a hub data set or a folder when SOURCE names none.
+        characters: Of a hub data set read no more than the first records that hold this many; None for all.
 
     Raises:
         DataError: There is no such file or data set, it cannot be read, or it holds no text.
@@ -86,7 +88,7 @@ def read(
         return _records([part], name, "file", files=[path.name])
     if name.startswith((".", "/", "~")) or "\\" in name or extension(path) in TABLES + PLAIN:
         raise DataError(f"{name}: no such file; check the path (the current folder is where it starts)")
-    return _hub(name, split or split_default, text_column, tokenizer)
+    return _hub(name, split or split_default, text_column, tokenizer, characters)
 
 
 def from_memory(data: Any, *, text_column: TextColumn = None, tokenizer: Any = None) -> Records:
@@ -177,20 +179,22 @@ def _folder(
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
         part, split = _saved(path, split, split_default, text_column, tokenizer)
         return _records([part], name, "saved data set", split=split)
-    files = _data_files(path, split)
+    files = _data_files(path, split, split_default)
     parts: list[_Part] = []
     for file in files:
         parts.append(_file(file, parts[0].column if parts else text_column, tokenizer))
     return _records(parts, name, "folder", split=split, files=[file.name for file in files])
 
 
-def _data_files(path: Path, split: str | None) -> list[Path]:
+def _data_files(path: Path, split: str | None, split_default: str) -> list[Path]:
     known = sorted(
         file
         for file in path.iterdir()
         if file.is_file() and not file.name.startswith(".") and extension(file) in TABLES + PLAIN
     )
-    files = [file for file in known if split is None or file.name.startswith(split)]
+    files = [file for file in known if split is not None and file.name.startswith(split)]
+    if split is None:
+        files = [file for file in known if file.name.startswith(split_default)] or known
     if not files:
         there = ", ".join(sorted(entry.name for entry in path.iterdir())[:20]) or "nothing"
         wanted = "data file" if split is None else f"data file of split {split!r}"
@@ -231,19 +235,37 @@ def _saved(
     return _part(_columns_of_dataset(data), text_column, tokenizer, str(path)), split or _split_of(data)
 
 
-def _hub(name: str, split: str, text_column: TextColumn, tokenizer: Any) -> Records:
+def _hub(name: str, split: str, text_column: TextColumn, tokenizer: Any, characters: int | None) -> Records:
     repository, _, config = name.partition(":")
     tried = f"hub data set {repository!r} (config {config or 'default'}, split {split})"
     try:
         # Asked first because load_dataset repeats for half a minute where there is no network.
-        if not _is_cached(repository):
+        cached = _is_cached(repository)
+        if not cached:
             huggingface_hub.HfApi().dataset_info(repository, timeout=10)
-        data = datasets.load_dataset(repository, config or None, split=split)
+        if cached or characters is None:
+            data = datasets.load_dataset(repository, config or None, split=split)
+        else:
+            data = _beginning(
+                datasets.load_dataset(repository, config or None, split=split, streaming=True), characters
+            )
     except Exception as failure:
         message = f"{tried}: {_one_line(failure)}; check the name and the connection, or give a local file"
         raise DataError(message) from failure
     part = _part(_columns_of_dataset(data), text_column, tokenizer, tried)
     return _records([part], repository, "hub", config=config or None, split=split)
+
+
+def _beginning(rows: Iterable[dict[str, Any]], characters: int) -> datasets.Dataset:
+    """The first rows, until their text has `characters`: a large data set is never downloaded whole."""
+    taken: list[dict[str, Any]] = []
+    read = 0
+    for row in rows:
+        taken.append(row)
+        read += sum(len(str(value)) for value in row.values() if isinstance(value, str | list))
+        if read >= characters:
+            break
+    return datasets.Dataset.from_list(taken)
 
 
 def _is_cached(repository: str) -> bool:

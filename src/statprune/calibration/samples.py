@@ -76,11 +76,10 @@ def windows(
     available = stream.windows(seq_len)
     drawn = torch.randperm(len(available), generator=generator, device=generator.device)[:samples].cpu()
     rows = available[drawn]
-    types = "token_type_ids" in getattr(tokenizer, "model_input_names", ())
-    batches = []
-    for ids in torch.split(rows, max(1, batch_tokens // seq_len)):
-        batch = {"input_ids": ids.clone(), "attention_mask": torch.ones_like(ids)}
-        batches.append(batch | ({"token_type_ids": torch.zeros_like(ids)} if types else {}))
+    batches = [
+        {"input_ids": ids.clone(), "attention_mask": torch.ones_like(ids)}
+        for ids in torch.split(rows, max(1, batch_tokens // seq_len))
+    ]
     notes = []
     if len(rows) < samples:
         notes.append(f"{samples} windows asked, {len(available)} available; all are used")
@@ -231,7 +230,7 @@ def _checked(element: Any, place: str) -> Batch:
     batch = {"input_ids": ids.long(), "attention_mask": torch.ones_like(ids, dtype=torch.int64)}
     if not isinstance(element, Mapping):
         return batch
-    for name in ("attention_mask", "token_type_ids"):
+    for name in ("attention_mask", "token_type_ids", "position_ids"):
         tensor = element.get(name)
         if tensor is None:
             continue

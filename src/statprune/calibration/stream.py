@@ -92,8 +92,12 @@ def _handing_on(
 
     with ExitStack() as stack:
         for block in blocks:
+            own = block.__dict__.get("forward")  # a hook that someone else has put there
             block.forward = hand_on
-            stack.callback(block.__dict__.pop, "forward")
+            if own is None:
+                stack.callback(block.__dict__.pop, "forward")
+            else:
+                stack.callback(setattr, block, "forward", own)
         yield
 
 

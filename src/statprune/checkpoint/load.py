@@ -81,10 +81,13 @@ def parsed_config(folder: Path) -> Any:
 
 
 def open_weights(model_class: Any, folder: Path, **options: Any) -> PreTrainedModel:
-    """`model_class` with the weights in `folder`, in eval mode; never one with a random block or head.
+    """`model_class` with the weights in `folder`, in eval mode; none of them random, no block's left out.
+
+    A base model whose pooler was not saved comes without one.
 
     Raises:
-        ModelError: a weight is missing, or has another shape than the config says.
+        ModelError: a weight is missing or has another shape than the config says, or a block holds weights
+            that the config knows nothing of.
     """
     try:
         model, report = model_class.from_pretrained(
@@ -96,17 +99,23 @@ def open_weights(model_class: Any, folder: Path, **options: Any) -> PreTrainedMo
             f"Check that config.json belongs to these weights."
         ) from error
     missing = sorted(report["missing_keys"])
-    # Only a sentence-pair task reads the pooler, and encoders are often saved without it.
-    poolers = [name for name in missing if re.search(r"(^|\.)pooler\.", name)]
-    lost = [name for name in missing if name not in poolers]
-    if lost:
+    if missing and all(name.startswith("pooler.") for name in missing) and "add_pooling_layer" not in options:
+        return open_weights(model_class, folder, add_pooling_layer=False, **options)
+    if missing:
         raise ModelError(
-            f"{folder}: {_some(lost)} missing from the weights, and would be random in "
+            f"{folder}: {_some(missing)} missing from the weights, and would be random in "
             f"{model_class.__name__}. Complete the folder, or name the class that was saved in config.json."
         )
-    if poolers:
+    unread = sorted(report["unexpected_keys"])
+    inside = [name for name in unread if re.search(r"\.\d+\.", name)]
+    if inside:
+        raise ModelError(
+            f"{folder}: {_some(inside)} in the weights, of which {model_class.__name__} with this config has "
+            f"no use: a block would lose them. Correct config.json."
+        )
+    if unread:
         warnings.warn(
-            f"{folder}: {_some(poolers)} missing from the weights, now random; do not use the pooled output.",
+            f"{folder}: {_some(unread)} left out, {model_class.__name__} has no use for them.",
             StatpruneWarning,
             stacklevel=2,
         )

@@ -79,7 +79,13 @@ def _compare_outputs(fresh: PreTrainedModel, model: PreTrainedModel, batch: Mapp
 
 
 def _outputs(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    outputs: Mapping[str, Any] = model(**{name: value.to(model.device) for name, value in batch.items()})
+    """Logits of a language model; of any other the hidden states that its head reads.
+
+    Heads differ in what they take, and their weights have been compared bit for bit.
+    """
+    runs = model if model.get_output_embeddings() is not None else model.base_model
+    inputs = {name: value.to(model.device) for name, value in batch.items()}
+    outputs: Mapping[str, Any] = runs(**inputs, return_dict=True)
     return {name: value for name, value in outputs.items() if isinstance(value, Tensor)}
 
 

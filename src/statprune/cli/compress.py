@@ -41,7 +41,7 @@ def compress_command(
     seq_len: SeqLen = None,
     text_column: TextColumn = None,
     backend: Annotated[
-        str, typer.Option(help="gram, qr (exact); gaussian, countsketch (less memory).")
+        str, typer.Option(help="gram, qr: exact; gaussian, countsketch: the paper's sketches.")
     ] = "gram",
     multiple: Annotated[int, typer.Option(help="Neuron counts are multiples of this, or full.")] = 8,
     device: Device = "auto",

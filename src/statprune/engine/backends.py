@@ -18,12 +18,13 @@ ROWS_PER_SAMPLE = 100
 
 
 def maker(
-    backend: Backend, *, samples: int, generator: torch.Generator, device: torch.device
+    backend: Backend, *, samples: int, tokens: int, generator: torch.Generator, device: torch.device
 ) -> MakeAccumulator:
     """A function that makes an empty accumulator, on `device`, for a number of columns.
 
-    `gram` (float64) and `qr` are exact up to rounding; the sketches hold max(100 rows a sample, 2 rows a
-    column) and are exact up to O(1 / sqrt(rows)) in the Gram matrix's entries, drawn from `generator`.
+    `gram` (float64) and `qr` are exact up to rounding; the sketches, as in the paper, hold 100 rows a sample
+    (but not more than `tokens`) and are exact up to O(1 / sqrt(rows)) in the Gram matrix's entries, drawn
+    from `generator`. Units beyond the rows of a sketch cannot be told apart.
     """
     if backend == "gram":
         return partial(Gram, device=device)
@@ -32,7 +33,7 @@ def maker(
     sketch = GaussianSketch if backend == "gaussian" else CountSketch
 
     def make(columns: int) -> Accumulator:
-        rows = max(ROWS_PER_SAMPLE * samples, 2 * columns)
+        rows = min(ROWS_PER_SAMPLE * samples, tokens)
         # Its own generator: what one site draws must not depend on how another's batches come in between.
         seed = int(torch.randint(2**62, (), generator=generator))
         return sketch(columns, rows, generator=torch.Generator().manual_seed(seed), device=device)

@@ -1,7 +1,7 @@
 """Random projections of Z to few rows: S^T Z with E[S S^T] = I, S (tokens, rows).
 
 (S^T Z)^T (S^T Z) is Z^T Z on average, and each entry is off by about ||Z_i|| ||Z_j|| sqrt(2 / rows): the
-relative error of Gram entries is O(1 / sqrt(rows)), whatever the number of tokens.  Least memory,
+relative error of Gram entries is O(1 / sqrt(rows)), whatever the number of tokens.  Fewest operations,
 approximate, and repeatable: every draw comes from the generator given, one token after the other, so the
 result does not depend on how rows are batched.
 
