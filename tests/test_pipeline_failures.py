@@ -194,14 +194,18 @@ def test_an_output_that_exists_is_refused_before_the_model_is_opened(name: str, 
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_dry_run_with_an_output_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="a dry run writes nothing; leave out the output folder"):
+def test_a_dry_run_with_an_output_writes_nothing_but_checks_it(tmp_path: Path) -> None:
+    def dry(out: Path) -> None:
         statprune.compress(
             tiny_model("llama"),
             data=sentences(),
             tokenizer=letter_tokenizer(),
             keep=0.5,
             dry_run=True,
-            out=tmp_path / "out",
+            out=out,
         )
+
+    with pytest.raises(OutputError, match="exists"):
+        dry(tmp_path)
+    dry(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -54,7 +54,8 @@ def test_a_whole_folder_loads(folder: Path) -> None:
 
 def test_without_architectures_it_is_the_base_model(folder: Path) -> None:
     edit(folder, architectures=None)
-    assert type(load(folder).model) is LlamaModel
+    with pytest.warns(StatpruneWarning, match="lm_head.weight left out"):
+        assert type(load(folder).model) is LlamaModel
 
 
 def test_a_path_that_does_not_exist(tmp_path: Path) -> None:
@@ -158,13 +159,25 @@ def test_a_weight_of_another_shape(folder: Path) -> None:
     assert "do not fit LlamaForCausalLM" in refusal(folder)
 
 
-def test_a_missing_pooler_is_said(tmp_path: Path) -> None:
+def test_a_base_model_saved_without_pooler_has_none(tmp_path: Path) -> None:
     model = tiny_model("bert", head="BertModel")
     model.save_pretrained(tmp_path)
     reshape(tmp_path, lambda weights: [weights.pop(name) for name in list(weights) if "pooler" in name])
-    with pytest.warns(StatpruneWarning, match=r"pooler\.dense\.bias and 1 more"):
-        loaded = load(tmp_path)
+    loaded = load(tmp_path)
     assert type(loaded.model) is BertModel
+    assert loaded.model.pooler is None
+
+
+def test_a_head_whose_pooler_was_not_saved_is_refused(tmp_path: Path) -> None:
+    tiny_model("bert", head="BertForSequenceClassification").save_pretrained(tmp_path)
+    reshape(tmp_path, lambda weights: [weights.pop(name) for name in list(weights) if "pooler" in name])
+    assert "bert.pooler.dense.bias and 1 more missing" in refusal(tmp_path)
+
+
+def test_weights_that_a_block_would_lose_are_refused(tmp_path: Path) -> None:
+    tiny_model("llama").save_pretrained(tmp_path)
+    edit(tmp_path, num_hidden_layers=2)
+    assert "model.layers.2.input_layernorm.weight and 8 more in the weights" in refusal(tmp_path)
 
 
 def test_a_head_that_was_not_saved_is_refused(tmp_path: Path) -> None:
@@ -172,7 +185,7 @@ def test_a_head_that_was_not_saved_is_refused(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     assert type(load(tmp_path).model) is BertForMaskedLM
     edit(tmp_path, architectures=["BertForSequenceClassification"])
-    assert "classifier" in refusal(tmp_path)
+    assert "would be random in BertForSequenceClassification" in refusal(tmp_path)
 
 
 def test_a_broken_tokenizer(folder: Path) -> None:

@@ -22,7 +22,7 @@ BERT = Architecture(
     widths=Widths(heads="num_attention_heads", neurons="intermediate_size"),
     refuse={
         "is_decoder": "it is set up as a decoder, possibly with cross-attention",
-        "chunk_size_feed_forward": "it runs its feed-forward in pieces; set this to 0, the result is the same",
+        "chunk_size_feed_forward": "it runs its feed-forward in pieces; 0 gives the same result",
     },
 )
 
