@@ -133,3 +133,30 @@ def test_macs_are_counted_at_the_length_of_the_batches() -> None:
     result = statprune.compress(model, data=batches(model), keep=0.25, of="macs")
     assert result.record["context"] == 12
     assert result.record["cost"]["macs"]["share"] <= 0.25
+
+
+@pytest.mark.parametrize(
+    ("backend", "rows", "said"),
+    [
+        ("gram", 3, None),
+        ("gram", 1, "64 calibration tokens for 160 columns at blocks.0.feed_forward"),
+        ("countsketch", 3, None),
+        ("countsketch", 1, "64 calibration tokens for 160 columns"),
+    ],
+)
+def test_too_few_rows_for_a_site_are_said(backend: str, rows: int, said: str | None) -> None:
+    """160 neurons, 64 tokens a sample."""
+    model = tiny_model("llama", intermediate_size=160)
+    data = [tiny_batch(model, rows=rows, length=64)]
+    notes = statprune.compress(model, data=data, keep=0.6, backend=backend).record["notes"]
+    assert [note[: len(said)] for note in notes] == [said] if said else notes == []
+
+
+def test_a_sketch_too_small_for_a_site_is_said() -> None:
+    """One sample of 120 tokens makes a sketch of 100 rows, for 110 neurons."""
+    options = {"intermediate_size": 110, "max_position_embeddings": 128}
+    for backend, said in (("gram", []), ("gaussian", ["100 rows of the gaussian sketch for 110 columns"])):
+        model = tiny_model("llama", **options)
+        data = [tiny_batch(model, rows=1, length=120)]
+        notes = statprune.compress(model, data=data, keep=0.6, backend=backend).record["notes"]
+        assert [note[:47] for note in notes] == said

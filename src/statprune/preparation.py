@@ -23,6 +23,7 @@ from statprune.calibration.samples import (
 )
 from statprune.checkpoint.load import require_finite
 from statprune.checkpoint.per_layer_model import PerLayerWidths
+from statprune.engine.backends import rows_seen
 from statprune.engine.stat import Decide
 from statprune.errors import DataError, ModelError
 from statprune.inputs import Opened, are_batches, context_length, listed, records_of, sequence_length
@@ -69,7 +70,7 @@ def prepare(opened: Opened, recipe: Recipe, data: Any) -> Prepared:
         context = max(1, round(samples.tokens / samples.protocol["samples"]))
     plan = fitted if fitted is not None else _rule(recipe, anatomy, context)
     return Prepared(
-        opened, anatomy, samples, plan, context, (*samples.notes, *_short_of_tokens(anatomy, samples))
+        opened, anatomy, samples, plan, context, (*samples.notes, *_short_of_rows(anatomy, samples, recipe))
     )
 
 
@@ -150,12 +151,15 @@ def _samples(opened: Opened, anatomy: Anatomy, recipe: Recipe, data: Any, seq_le
     )
 
 
-def _short_of_tokens(anatomy: Anatomy, samples: Samples) -> tuple[str, ...]:
+def _short_of_rows(anatomy: Anatomy, samples: Samples, recipe: Recipe) -> tuple[str, ...]:
     widest = max(anatomy.sites, key=lambda site: site.units * site.columns)
     columns = widest.units * widest.columns
-    if samples.tokens >= columns:
+    tokens = samples.tokens
+    rows = rows_seen(recipe.backend, samples=samples.protocol["samples"], tokens=tokens)
+    if rows >= columns:
         return ()
+    what = "calibration tokens" if rows == tokens else f"rows of the {recipe.backend} sketch"
     return (
-        f"{samples.tokens} calibration tokens for {columns} columns at {widest.name}: units beyond the "
-        f"{samples.tokens}th cannot be told apart. Give more samples, or longer ones.",
+        f"{rows} {what} for {columns} columns at {widest.name}: units beyond the {rows}th cannot be told "
+        f"apart. Give more samples{', or longer ones' if rows == tokens else ', or use the gram backend'}.",
     )

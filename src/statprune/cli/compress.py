@@ -36,7 +36,10 @@ def compress_command(
             show_default="uniform for decoders, per-layer for encoders",
         ),
     ] = None,
-    plan: Annotated[Path | None, typer.Option(help="JSON file of units to keep, instead of --keep.")] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(help="JSON file of units to keep; instead of --keep, --of, --widths and --multiple."),
+    ] = None,
     samples: Annotated[int, typer.Option(help="Windows or records of calibration data.")] = 128,
     seq_len: SeqLen = None,
     text_column: TextColumn = None,

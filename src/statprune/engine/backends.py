@@ -17,6 +17,11 @@ ROWS_PER_SAMPLE = 100
 """Rows of a sketch per calibration sample, as in the authors' scripts (STAT, section 5)."""
 
 
+def rows_seen(backend: Backend, *, samples: int, tokens: int) -> int:
+    """Rows that a factorisation gets to see: all tokens, or those of the sketch."""
+    return tokens if backend in ("gram", "qr") else min(ROWS_PER_SAMPLE * samples, tokens)
+
+
 def maker(
     backend: Backend, *, samples: int, tokens: int, generator: torch.Generator, device: torch.device
 ) -> MakeAccumulator:
@@ -33,7 +38,7 @@ def maker(
     sketch = GaussianSketch if backend == "gaussian" else CountSketch
 
     def make(columns: int) -> Accumulator:
-        rows = min(ROWS_PER_SAMPLE * samples, tokens)
+        rows = rows_seen(backend, samples=samples, tokens=tokens)
         # Its own generator: what one site draws must not depend on how another's batches come in between.
         seed = int(torch.randint(2**62, (), generator=generator))
         return sketch(columns, rows, generator=torch.Generator().manual_seed(seed), device=device)
