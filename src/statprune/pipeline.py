@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -88,38 +88,39 @@ def compress(
     if out is not None:
         check_output(Path(out))
     started = perf_counter()
-    with _hearing() as heard:
+    with ExitStack() as around:
+        trace = Trace(warnings=around.enter_context(_hearing()))
         opened = open_model(model, tokenizer, dtype=recipe.dtype, device=recipe.device)
-    if out is not None:
-        require_one_dtype(opened)
-    with evaluating(opened.model), _hearing(heard):
-        trace = Trace(warnings=heard)
+        if out is not None:
+            require_one_dtype(opened)
+        around.enter_context(evaluating(opened.model))
         prepared = prepare(opened, recipe, data)
         make = _make(prepared, recipe)
         trace.seconds["prepare"] = perf_counter() - started
         if dry_run:
             plan = _plan_only(prepared, make, trace, progress)
             return Result(None, plan, trace, _record(prepared, recipe, plan, trace), opened.tokenizer)
-        with _put_back_on_failure(prepared) if isinstance(model, PreTrainedModel) else nullcontext():
-            batches = prepared.samples.batches
-            plan = stat(opened.model, prepared.anatomy, batches, prepared.plan, make, trace, progress)
-            narrowed = anatomy_of(opened.model)
-            adopt(opened.model, narrowed)
-            record = _record(prepared, recipe, plan, trace)
-            result = Result(opened.model, plan, trace, record, opened.tokenizer)
-            if out is None:
-                return result
-            folder = save(
-                opened.model,
-                narrowed,
-                Path(out),
-                source=opened.source,
-                tokenizer=opened.tokenizer,
-                processor=opened.processor,
-                record=record,
-                verify_batch={name: value[:2] for name, value in batches[0].items()},
-            )
-            return replace(result, folder=folder)
+        if isinstance(model, PreTrainedModel):
+            around.enter_context(_put_back_on_failure(prepared))
+        batches = prepared.samples.batches
+        plan = stat(opened.model, prepared.anatomy, batches, prepared.plan, make, trace, progress)
+        narrowed = anatomy_of(opened.model)
+        adopt(opened.model, narrowed)
+        record = _record(prepared, recipe, plan, trace)
+        result = Result(opened.model, plan, trace, record, opened.tokenizer)
+        if out is None:
+            return result
+        folder = save(
+            opened.model,
+            narrowed,
+            Path(out),
+            source=opened.source,
+            tokenizer=opened.tokenizer,
+            processor=opened.processor,
+            record=record,
+            verify_batch={name: value[:2] for name, value in batches[0].items()},
+        )
+        return replace(result, folder=folder)
 
 
 def _make(prepared: Prepared, recipe: Recipe) -> MakeAccumulator:
@@ -182,9 +183,9 @@ def _record(prepared: Prepared, recipe: Recipe, plan: Plan, trace: Trace) -> dic
 
 
 @contextmanager
-def _hearing(heard: list[str] | None = None) -> Iterator[list[str]]:
+def _hearing() -> Iterator[list[str]]:
     """Our own warnings as they come, each of them, noted as text as well as shown."""
-    heard = [] if heard is None else heard
+    heard: list[str] = []
     show = warnings.showwarning
 
     def note(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:

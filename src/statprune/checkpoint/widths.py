@@ -48,8 +48,7 @@ def encode(model: PreTrainedModel, anatomy: Anatomy) -> Encoding:
     stock_class = classes.stock_class_of(type(model))
     model_type = model.config.model_type
     widths = _widths(anatomy)
-    config = deepcopy(model.config)
-    config.dtype = str(model.dtype).removeprefix("torch.")
+    config = _copy_of_config(model)
 
     obstacle = _obstacle(model, anatomy, widths)
     if obstacle is None:
@@ -67,8 +66,7 @@ def encode(model: PreTrainedModel, anatomy: Anatomy) -> Encoding:
         if encoding is not None:
             return encoding
         obstacle = f"{refusal}, and no other model type has the same weights"
-        config = deepcopy(model.config)
-        config.dtype = str(model.dtype).removeprefix("torch.")
+        config = _copy_of_config(model)
 
     _write_per_layer(config, anatomy, widths)
     architecture = classes.PREFIX + stock_class.__name__
@@ -78,6 +76,12 @@ def encode(model: PreTrainedModel, anatomy: Anatomy) -> Encoding:
     config.auto_map = {auto: f"{module}.{classes.PREFIX}{name}" for auto, name in saved.items()}
     source = _modelling_source(stock_class, set(saved.values()), classes.shapes_of(anatomy.entry))
     return Encoding(config, architecture, False, None, source, f"{obstacle}.")
+
+
+def _copy_of_config(model: PreTrainedModel) -> Any:
+    config = deepcopy(model.config)
+    config.dtype = str(model.dtype).removeprefix("torch.")
+    return config
 
 
 def adopt(model: PreTrainedModel, anatomy: Anatomy) -> None:

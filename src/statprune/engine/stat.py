@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy
@@ -91,7 +92,7 @@ def stat(
         curves, factors = measure(model, anatomy, batches, make, progress)
         plan = plan(curves)
         for site in _narrowed(anatomy, plan, "feed_forward"):
-            _prune(anatomy, site, factors.pop(site.name), plan[site], trace)
+            _prune(anatomy, site, factors.pop(site.name), plan[site], curves[site.name].output, trace)
     trace.seconds["neurons"] = perf_counter() - started
 
     started = perf_counter()
@@ -123,7 +124,8 @@ class _Walk:
             seen = through_block(stream, block, index, sites, self.make)
             for site in sites:
                 factor = factor_of(site, block, seen.pop(site.name))
-                _prune(self.anatomy, site, factor, plan[site], self.trace)
+                errors = factor.errors(consumer_weight(site, block))
+                _prune(self.anatomy, site, factor, plan[site], errors, self.trace)
             self.progress(kind, index + 1, last + 1)
 
 
@@ -131,11 +133,16 @@ def _narrowed(anatomy: Anatomy, plan: Plan, kind: SiteKind) -> list[Site]:
     return [site for site in anatomy.sites if site.kind == kind and plan[site] < site.units]
 
 
-def _prune(anatomy: Anatomy, site: Site, factor: Factor, count: int, trace: Trace) -> None:
+def _prune(
+    anatomy: Anatomy,
+    site: Site,
+    factor: Factor,
+    count: int,
+    errors: Tensor,  # (units + 1,) of the consumer's output
+    trace: Trace,
+) -> None:
     block = anatomy.blocks[site.block]
-    weight = consumer_weight(site, block)
-    errors = factor.errors(weight)
     part = factor.interpolation(count)
-    cut(anatomy.entry, block, site, part.kept, weight @ part.T.T)
+    cut(anatomy.entry, block, site, part.kept, consumer_weight(site, block) @ part.T.T)
     relative = float(errors[count] / errors[0]) if float(errors[0]) > 0 else 0.0
     trace.add(site, part.kept.tolist(), relative, part.condition, part.rank)
