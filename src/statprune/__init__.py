@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from statprune.demo import Demonstration, demonstrate
     from statprune.errors import InputError, StatpruneError, StatpruneWarning
     from statprune.inspection import Inspection, inspect
+    from statprune.measurement import Measurement
     from statprune.pipeline import Result, compress
+    from statprune.planning import plan
     from statprune.quality import evaluate
     from statprune.version import __version__
 
@@ -23,6 +25,7 @@ __all__ = [
     "Demonstration",
     "InputError",
     "Inspection",
+    "Measurement",
     "Plan",
     "Result",
     "StatpruneError",
@@ -32,12 +35,14 @@ __all__ = [
     "demonstrate",
     "evaluate",
     "inspect",
+    "plan",
 ]
 
 _HOMES = {
     "Demonstration": "demo",
     "InputError": "errors",
     "Inspection": "inspection",
+    "Measurement": "measurement",
     "Plan": "budget.plan",
     "Result": "pipeline",
     "StatpruneError": "errors",
@@ -47,6 +52,7 @@ _HOMES = {
     "demonstrate": "demo",
     "evaluate": "quality",
     "inspect": "inspection",
+    "plan": "planning",
 }
 
 register_all()

@@ -1,6 +1,5 @@
 """The run on one page: check, load, calibrate, measure, allocate, compress, save and verify."""
 
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -19,12 +18,20 @@ from statprune.checkpoint.save import SavedFolder, check_output, save
 from statprune.checkpoint.widths import adopt
 from statprune.engine.backends import maker
 from statprune.engine.measure import MakeAccumulator
+from statprune.engine.refit import refit
 from statprune.engine.stat import Progress, measure, no_progress, stat
 from statprune.engine.trace import Trace
-from statprune.errors import StatpruneWarning
 from statprune.evaluation.devices import evaluating
 from statprune.inputs import open_model
-from statprune.preparation import Prepared, prepare, require_one_dtype
+from statprune.planning import hearing, start_of, surveyed
+from statprune.preparation import (
+    Prepared,
+    budget_of,
+    prepare,
+    prepare_measured,
+    require_one_dtype,
+    stat_rule,
+)
 from statprune.recipe import Recipe
 from statprune.surgery.undo import remember
 from statprune.version import __version__
@@ -52,9 +59,10 @@ class Result:
 
 
 def compress(
-    model: PreTrainedModel | str | Path,
+    model: PreTrainedModel | str | Path | None = None,
     *,
-    data: Any,
+    data: Any = None,
+    measured: str | Path | None = None,
     out: str | Path | None = None,
     tokenizer: Any = None,
     dry_run: bool = False,
@@ -66,15 +74,17 @@ def compress(
     Args:
         model: a Hugging Face model, its folder, or its name on the hub. A model in memory is changed in
             place; if the run fails it is put back as it was (until the end its dense weights stay in memory).
+            With `measured` it may be left out: it is opened where it was when it was measured.
         data: calibration data: `NAME[:CONFIG][@SPLIT]`, a local file or folder; or, in memory, a list of
             strings, of pairs or of token ids, a `datasets.Dataset`, or batches (dicts of tensors), which are
-            all used, in order.
+            all used, in order. Not with `measured`, which brings its own.
+        measured: a folder that `plan` has written: any budget of it takes no further measuring.
         out: a folder that does not exist yet; None saves nothing.
         tokenizer: takes precedence over the model's own; needed for a model in memory whose data is text.
         dry_run: stop when the plan is made; nothing is changed, nothing written, not even to `out`.
         progress: called after every block with (stage, blocks done, blocks).
         **options: the fields of `Recipe`: keep, of, plan, method, widths, samples, seq_len, text_column,
-            dtype, device, seed, backend, multiple.
+            dtype, device, seed, backend, multiple, floors, protect, pins, search.
 
     Returns:
         The model, the plan, the trace, the record, and the folder if one was asked for.
@@ -87,23 +97,24 @@ def compress(
     recipe = Recipe.of_options(options)
     if out is not None:
         check_output(Path(out))
+    model, source = start_of(model, data, measured, options)
     started = perf_counter()
     with ExitStack() as around:
-        trace = Trace(warnings=around.enter_context(_hearing()))
+        trace = Trace(warnings=around.enter_context(hearing()))
         opened = open_model(model, tokenizer, dtype=recipe.dtype, device=recipe.device)
         if out is not None:
             require_one_dtype(opened)
         around.enter_context(evaluating(opened.model))
-        prepared = prepare(opened, recipe, data)
-        make = _make(prepared, recipe)
+        prepared = (
+            prepare(opened, recipe, data) if source is None else prepare_measured(opened, recipe, source)
+        )
         trace.seconds["prepare"] = perf_counter() - started
         if dry_run:
-            plan = _plan_only(prepared, make, trace, progress)
+            plan = _decide(prepared, recipe, trace, progress)
             return Result(None, plan, trace, _record(prepared, recipe, plan, trace), opened.tokenizer)
         if isinstance(model, PreTrainedModel):
             around.enter_context(_put_back_on_failure(prepared))
-        batches = prepared.samples.batches
-        plan = stat(opened.model, prepared.anatomy, batches, prepared.plan, make, trace, progress)
+        plan = _narrow(prepared, recipe, trace, progress)
         narrowed = anatomy_of(opened.model)
         adopt(opened.model, narrowed)
         record = _record(prepared, recipe, plan, trace)
@@ -118,9 +129,41 @@ def compress(
             tokenizer=opened.tokenizer,
             processor=opened.processor,
             record=record,
-            verify_batch={name: value[:2] for name, value in batches[0].items()},
+            verify_batch={name: value[:2] for name, value in prepared.samples.batches[0].items()},
         )
         return replace(result, folder=folder)
+
+
+def _narrow(prepared: Prepared, recipe: Recipe, trace: Trace, progress: Progress) -> Plan:
+    """Narrow the model in place; return the plan."""
+    model, anatomy, batches = prepared.opened.model, prepared.anatomy, prepared.samples.batches
+    if recipe.method == "stat":
+        plan = prepared.plan or stat_rule(recipe, prepared)
+        return stat(model, anatomy, batches, plan, _make(prepared, recipe), trace, progress)
+    plan = _decide(prepared, recipe, trace, progress)
+    started = perf_counter()
+    refit(model, anatomy, batches, plan, trace, progress)
+    trace.seconds["refit"] = perf_counter() - started
+    return plan
+
+
+def _decide(prepared: Prepared, recipe: Recipe, trace: Trace, progress: Progress) -> Plan:
+    """The plan: given, or read off a measurement."""
+    if prepared.plan is not None:
+        return prepared.plan
+    started = perf_counter()
+    if recipe.method == "stat":
+        batches, make = prepared.samples.batches, _make(prepared, recipe)
+        curves, _ = measure(prepared.opened.model, prepared.anatomy, batches, make, progress)
+        trace.seconds["measure"] = perf_counter() - started
+        return stat_rule(recipe, prepared)(curves)
+    measurement = prepared.measurement or surveyed(
+        prepared, with_latency=recipe.of == "latency", progress=progress
+    )
+    trace.seconds["survey"] = perf_counter() - started
+    plan = measurement.allocate(budget_of(recipe, measurement.price(recipe.of)), recipe.widths or "per-layer")
+    trace.predicted = measurement.predicted(plan)
+    return plan
 
 
 def _make(prepared: Prepared, recipe: Recipe) -> MakeAccumulator:
@@ -133,19 +176,9 @@ def _make(prepared: Prepared, recipe: Recipe) -> MakeAccumulator:
     )
 
 
-def _plan_only(prepared: Prepared, make: MakeAccumulator, trace: Trace, progress: Progress) -> Plan:
-    if isinstance(prepared.plan, Plan):
-        return prepared.plan
-    started = perf_counter()
-    batches = prepared.samples.batches
-    curves, _ = measure(prepared.opened.model, prepared.anatomy, batches, make, progress)
-    trace.seconds["measure"] = perf_counter() - started
-    return prepared.plan(curves)
-
-
 @contextmanager
 def _put_back_on_failure(prepared: Prepared) -> Iterator[None]:
-    restore = remember(prepared.opened.model, prepared.anatomy.blocks)
+    restore = remember(prepared.opened.model)
     try:
         yield
     except BaseException:
@@ -180,20 +213,3 @@ def _record(prepared: Prepared, recipe: Recipe, plan: Plan, trace: Trace) -> dic
         "notes": list(prepared.notes),
         "trace": trace.to_json(),
     }
-
-
-@contextmanager
-def _hearing() -> Iterator[list[str]]:
-    """Our own warnings as they come, each of them, noted as text as well as shown."""
-    heard: list[str] = []
-    show = warnings.showwarning
-
-    def note(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
-        if issubclass(category, StatpruneWarning):
-            heard.append(str(message))
-        show(message, category, *rest, **named)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", StatpruneWarning)
-        warnings.showwarning = note
-        yield heard

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
+from statprune import measurement as measurements
 from statprune.anatomy.lookup import Anatomy, anatomy_of
 from statprune.budget import plan as plans
 from statprune.budget.allocate import Budget, published, uniform
-from statprune.budget.cost import Cost
+from statprune.budget.cost import Cost, Price
 from statprune.budget.curves import Curves
 from statprune.budget.plan import Plan
 from statprune.calibration.samples import (
@@ -24,29 +25,35 @@ from statprune.calibration.samples import (
 from statprune.checkpoint.load import require_finite
 from statprune.checkpoint.per_layer_model import PerLayerWidths
 from statprune.engine.backends import rows_seen
+from statprune.engine.divergence import HOLD_OUT
 from statprune.engine.stat import Decide
 from statprune.errors import DataError, ModelError
 from statprune.inputs import Opened, are_batches, context_length, listed, records_of, sequence_length
+from statprune.measurement import Measurement
 from statprune.recipe import Recipe, WidthsRule
 
-DEFAULT_WIDTHS: dict[str, WidthsRule] = {"decoder": "uniform", "encoder": "per-layer"}
-"""The rule that does less damage on the models measured (docs/decisions/0003-default-allocation.md)."""
+STAT_WIDTHS: dict[str, WidthsRule] = {"decoder": "uniform", "encoder": "per-layer"}
+"""The rule with which method stat does less damage (docs/decisions/0003-default-allocation.md)."""
+
+FEWEST_SAMPLES = HOLD_OUT
+"""Method refit holds every fourth sample out."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """A run that nothing speaks against any more.
 
-    `plan` is known where the user gave one, or keeps everything; else it is the rule that makes it from the
-    curves. `context` is the tokens that a token attends to, for counting MACs.
+    `plan` is known where the user gave one, or keeps everything; else None. `context` is the tokens that a
+    token attends to, for counting MACs. `measurement` is there where the run starts from one.
     """
 
     opened: Opened
     anatomy: Anatomy
     samples: Samples
-    plan: Plan | Decide
+    plan: Plan | None
     context: int
     notes: tuple[str, ...]
+    measurement: Measurement | None = None
 
 
 def prepare(opened: Opened, recipe: Recipe, data: Any) -> Prepared:
@@ -55,23 +62,47 @@ def prepare(opened: Opened, recipe: Recipe, data: Any) -> Prepared:
     Raises:
         InputError: whatever cannot be used.
     """
-    anatomy = anatomy_of(opened.model)
-    _require_known_class(opened)
-    _require_weights(opened)
-    require_finite(opened.model)
+    anatomy = _checked_anatomy(opened)
     fitted = _fitted(recipe, anatomy)
     seq_len = sequence_length(opened, recipe.seq_len)
+    if recipe.keep is not None:
+        recipe.restrictions.check(anatomy.sites)
     if recipe.keep is not None and recipe.of == "params":
-        _budget(recipe, recipe.keep, seq_len).require_reachable(anatomy.sites)
+        budget_of(recipe, Cost("params", seq_len)).require_reachable(anatomy.sites)
     samples = _samples(opened, anatomy, recipe, data, seq_len)
     check_ids(samples, opened.model.config.vocab_size)
     context = int(samples.protocol["seq_len"])
     if anatomy.entry.kind == "encoder":
         context = max(1, round(samples.tokens / samples.protocol["samples"]))
-    plan = fitted if fitted is not None else _rule(recipe, anatomy, context)
-    return Prepared(
-        opened, anatomy, samples, plan, context, (*samples.notes, *_short_of_rows(anatomy, samples, recipe))
-    )
+    if fitted is None and recipe.keep is not None and recipe.of != "latency":
+        recipe.restrictions.check(anatomy.sites)
+        budget_of(recipe, Cost(recipe.of, context)).require_reachable(anatomy.sites)
+    notes = (*samples.notes, *_short_of_rows(anatomy, samples, recipe))
+    return Prepared(opened, anatomy, samples, fitted, context, notes)
+
+
+def prepare_measured(opened: Opened, recipe: Recipe, folder: Path) -> Prepared:
+    """The same for a run that starts from a measurement, with its samples.
+
+    Raises:
+        InputError: whatever cannot be used, such as a measurement of another model.
+    """
+    anatomy = _checked_anatomy(opened)
+    measurement = measurements.read(folder, anatomy)
+    fitted = _fitted(recipe, anatomy)
+    if fitted is None:
+        recipe.restrictions.check(anatomy.sites)
+        budget_of(recipe, measurement.price(recipe.of)).require_reachable(anatomy.sites)
+    samples = measurement.samples
+    return Prepared(opened, anatomy, samples, fitted, measurement.context, tuple(samples.notes), measurement)
+
+
+def _checked_anatomy(opened: Opened) -> Anatomy:
+    anatomy = anatomy_of(opened.model)
+    _require_known_class(opened)
+    _require_weights(opened)
+    require_finite(opened.model)
+    return anatomy
 
 
 def _require_known_class(opened: Opened) -> None:
@@ -115,17 +146,18 @@ def _fitted(recipe: Recipe, anatomy: Anatomy) -> Plan | None:
     return plans.full(anatomy.sites) if recipe.keep == 1 else None
 
 
-def _budget(recipe: Recipe, keep: float, context: int) -> Budget:
-    return Budget(keep, Cost(recipe.of, context), recipe.multiple)
+def budget_of(recipe: Recipe, price: Price) -> Budget:
+    """The recipe's budget, counted or measured as `price` does."""
+    return Budget(recipe.keep or 1.0, price, recipe.multiple, recipe.restrictions)
 
 
-def _rule(recipe: Recipe, anatomy: Anatomy, context: int) -> Decide:
-    kind, sites = anatomy.entry.kind, anatomy.sites
-    budget = _budget(recipe, recipe.keep or 1.0, context)
-    budget.require_reachable(sites)
+def stat_rule(recipe: Recipe, prepared: Prepared) -> Decide:
+    """How method stat makes a plan from its curves."""
+    kind, sites = prepared.anatomy.entry.kind, prepared.anatomy.sites
+    budget = budget_of(recipe, Cost("macs" if recipe.of == "macs" else "params", prepared.context))
 
     def decide(curves: Curves) -> Plan:
-        if (recipe.widths or DEFAULT_WIDTHS[kind]) == "uniform":
+        if (recipe.widths or STAT_WIDTHS[kind]) == "uniform":
             return uniform(curves, sites, budget)
         return published(curves, sites, budget, kind)
 
@@ -133,7 +165,17 @@ def _rule(recipe: Recipe, anatomy: Anatomy, context: int) -> Decide:
 
 
 def _samples(opened: Opened, anatomy: Anatomy, recipe: Recipe, data: Any, seq_len: int) -> Samples:
-    data = listed(data)
+    samples = _drawn(opened, anatomy, recipe, listed(data), seq_len)
+    count = int(samples.protocol["samples"])
+    if recipe.method == "refit" and count < FEWEST_SAMPLES:
+        raise DataError(
+            f"{count} calibration samples: method refit holds every fourth one out. Give at least "
+            f"{FEWEST_SAMPLES}, better hundreds, or use method stat."
+        )
+    return samples
+
+
+def _drawn(opened: Opened, anatomy: Anatomy, recipe: Recipe, data: Any, seq_len: int) -> Samples:
     if are_batches(data):
         samples = given(data)
         longest, positions = samples.protocol["seq_len"], context_length(opened)

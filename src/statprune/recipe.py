@@ -1,15 +1,16 @@
 """Everything that determines a compression run, checked before anything is read."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from statprune.budget.cost import Of
+from statprune.budget.restrictions import Restrictions
 from statprune.engine.backends import Backend
 from statprune.errors import BudgetError, InputError, PlanError
 
-Method = Literal["stat"]
+Method = Literal["refit", "stat"]
 WidthsRule = Literal["per-layer", "uniform"]
 
 
@@ -19,7 +20,8 @@ class Recipe:
 
     Attributes:
         keep: share of `of` to keep at most, in (0, 1]; None where `plan` says what to keep.
-        of: what `keep` is a share of: parameters, or multiply-accumulates, of the prunable projections.
+        of: what `keep` is a share of: parameters or multiply-accumulates of the prunable projections, or the
+            time that the blocks take on this device (latency).
         plan: units to keep per site, or a file of them; None where `keep` says how much.
         method: how units are chosen and consumers corrected.
         widths: whether blocks may differ; None takes the rule that did less damage on models of the kind.
@@ -29,14 +31,18 @@ class Recipe:
         dtype: what weights are loaded as; "auto" keeps the checkpoint's.
         device: where to compute; "auto" takes a GPU where there is one.
         seed: draws samples, and sketches.
-        backend: what activations are summed up in before they are factored.
+        backend: what activations are summed up in before they are factored (stat).
         multiple: neuron counts are multiples of this; full width is always legal.
+        floors: least units to keep, by site or by kind of site (refit).
+        protect: blocks that keep every unit; negative numbers count from the last (refit).
+        pins: the width of a site, whatever the budget (refit).
+        search: whether the plan is refined by trying its neighbours out (refit); slower.
     """
 
     keep: float | None = None
     of: Of = "params"
     plan: Mapping[str, int] | Path | None = None
-    method: Method = "stat"
+    method: Method = "refit"
     widths: WidthsRule | None = None
     samples: int = 128
     seq_len: int | None = None
@@ -46,6 +52,10 @@ class Recipe:
     seed: int = 0
     backend: Backend = "gram"
     multiple: int = 8
+    floors: Mapping[str, int] = field(default_factory=dict)
+    protect: Sequence[int] = ()
+    pins: Mapping[str, int] = field(default_factory=dict)
+    search: bool = False
 
     def __post_init__(self) -> None:
         self._check_budget()
@@ -65,6 +75,24 @@ class Recipe:
                 raise InputError(f"{name} is {value!r}; give a whole number of at least 1.")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             raise InputError(f"seed is {self.seed!r}; give a whole number from 0 to 2^63 - 1.")
+        self._check_method()
+
+    @property
+    def restrictions(self) -> Restrictions:
+        """Floors, protected blocks and pinned widths."""
+        return Restrictions(self.floors, tuple(self.protect), self.pins)
+
+    def _check_method(self) -> None:
+        if self.plan is not None and (self.restrictions or self.search):
+            raise PlanError(
+                "a plan says every width; floors, pins, protected blocks and search go with keep."
+            )
+        if self.method == "stat" and (self.restrictions or self.search or self.of == "latency"):
+            raise InputError(
+                "method stat takes no floors, pins, protected blocks, search or latency; use method refit."
+            )
+        if self.method == "refit" and self.backend != "gram":
+            raise InputError(f"backend {self.backend} goes with method stat; refit sums up Gram matrices.")
 
     @classmethod
     def of_options(cls, options: Mapping[str, Any]) -> "Recipe":

@@ -12,7 +12,9 @@ LLAMA = Architecture(
         value="self_attn.v_proj",
         out="self_attn.o_proj",
     ),
-    feed_forward=FeedForward(gate="mlp.gate_proj", up="mlp.up_proj", down="mlp.down_proj"),
+    feed_forward=FeedForward(
+        gate="mlp.gate_proj", up="mlp.up_proj", down="mlp.down_proj", residual="post_attention_layernorm"
+    ),
     widths=Widths(
         heads="num_attention_heads",
         kv_heads="num_key_value_heads",
@@ -33,7 +35,9 @@ OPT = Architecture(
         out="self_attn.out_proj",
         follows={"self_attn.num_heads": "heads", "self_attn.embed_dim": "head_columns"},
     ),
-    feed_forward=FeedForward(up="fc1", down="fc2"),
+    feed_forward=FeedForward(
+        up="fc1", down="fc2", residual="final_layer_norm", residual_unless=("do_layer_norm_before", "fc1")
+    ),
     widths=Widths(heads="num_attention_heads", neurons="ffn_dim"),
 )
 
@@ -53,7 +57,7 @@ GPT2 = Architecture(
             "attn.embed_dim": "head_columns",
         },
     ),
-    feed_forward=FeedForward(up="mlp.c_fc", down="mlp.c_proj"),
+    feed_forward=FeedForward(up="mlp.c_fc", down="mlp.c_proj", residual="ln_2"),
     widths=Widths(heads="n_head", neurons="n_inner"),
     context=Context("n_positions"),
     refuse={"add_cross_attention": "its blocks hold cross-attention, which has no site yet"},

@@ -44,7 +44,7 @@ def draft_entry(model: PreTrainedModel) -> str:
         "    attention=Attention(",
         *(f'        {part}="{found[part]}",' for part in ("query", "key", "value", "out")),
         "    ),",
-        f'    feed_forward=FeedForward({gate}up="{found["up"]}", down="{found["down"]}"),',
+        f'    feed_forward=FeedForward({gate}up="{found["up"]}", down="{found["down"]}", residual="?"),',
         '    widths=Widths(heads="num_attention_heads", neurons="intermediate_size"),',
         ")",
         *(f"# {name}: {shape}" for name, shape in linears.items()),

@@ -18,7 +18,7 @@ BERT = Architecture(
             "attention.self.all_head_size": "head_columns",
         },
     ),
-    feed_forward=FeedForward(up="intermediate.dense", down="output.dense"),
+    feed_forward=FeedForward(up="intermediate.dense", down="output.dense", residual="intermediate"),
     widths=Widths(heads="num_attention_heads", neurons="intermediate_size"),
     refuse={
         "is_decoder": "it is set up as a decoder, possibly with cross-attention",
@@ -40,7 +40,7 @@ DISTILBERT = Architecture(
         out="attention.out_lin",
         follows={"attention.n_heads": "heads", "attention.dim": "head_columns"},
     ),
-    feed_forward=FeedForward(up="ffn.lin1", down="ffn.lin2"),
+    feed_forward=FeedForward(up="ffn.lin1", down="ffn.lin2", residual="ffn"),
     widths=Widths(heads="n_heads", neurons="hidden_dim"),
     refuse={"chunk_size_feed_forward": BERT.refuse["chunk_size_feed_forward"]},
 )

@@ -67,7 +67,7 @@ def anatomy_of(model: PreTrainedModel) -> Anatomy:
         sites = tuple(
             site
             for index, block in enumerate(blocks)
-            for site in sites_of(entry, block, index, _units(entry, config, block, index))
+            for site in sites_of(entry, block, index, _units(entry, config, block, index), config)
         )
     except AttributeError as error:
         raise ModelError(

@@ -34,11 +34,19 @@ class Attention:
 
 @dataclass(frozen=True)
 class FeedForward:
-    """A two-layer perceptron, with a gate or without: `down` reads act(gate) * up, or act(up)."""
+    """A two-layer perceptron, with a gate or without: `down` reads act(gate) * up, or act(up).
+
+    `residual` is the module that reads the hidden state to which `down`'s output is added: the norm in front
+    of the perceptron, or, where the norm comes behind, the perceptron's first part. (Attention's output is
+    added to what the block reads.) `residual_unless` is for families that put the norm in front or behind: a
+    config attribute, and the module where that attribute is false.
+    """
 
     up: str
     down: str
+    residual: str
     gate: str | None = None
+    residual_unless: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)

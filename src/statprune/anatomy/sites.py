@@ -51,6 +51,8 @@ class Site:
     columns: int
     producers: tuple[Producer, ...]
     consumer: str
+    residual: str | None = None
+    """The module that reads what the consumer's output is added to; None: the block itself does."""
     group: int = 1
     """Query heads per unit (attention)."""
     head_dim: int = 0
@@ -74,7 +76,9 @@ class Site:
         return {"heads": heads, "kv_heads": count, "head_columns": heads * self.head_dim}
 
 
-def sites_of(entry: Architecture, block: nn.Module, index: int, units: dict[str, int]) -> Iterator[Site]:
+def sites_of(
+    entry: Architecture, block: nn.Module, index: int, units: dict[str, int], config: Any
+) -> Iterator[Site]:
     """The attention and the feed-forward site of one block, in the order in which it runs them.
 
     Args:
@@ -82,6 +86,7 @@ def sites_of(entry: Architecture, block: nn.Module, index: int, units: dict[str,
         block: one block of the model.
         index: its position.
         units: what the config says of this block: `heads`, `kv_heads`, `head_dim` and `neurons`.
+        config: the model's.
 
     Raises:
         AttributeError: a path of the entry does not exist in this block.
@@ -112,6 +117,10 @@ def sites_of(entry: Architecture, block: nn.Module, index: int, units: dict[str,
         ),
     )
     forward = entry.feed_forward
+    residual, unless = forward.residual, forward.residual_unless
+    if unless is not None and not getattr(config, unless[0]):
+        residual = unless[1]
+    module_at(block, residual)
     paths = (forward.up,) if forward.gate is None else (forward.gate, forward.up)
     yield _with_costs(
         block,
@@ -123,6 +132,7 @@ def sites_of(entry: Architecture, block: nn.Module, index: int, units: dict[str,
             columns=1,
             producers=tuple(Producer(path, 1) for path in paths),
             consumer=forward.down,
+            residual=residual,
         ),
     )
 

@@ -6,14 +6,15 @@
 
 import heapq
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import ceil, sqrt
+from dataclasses import dataclass, field
+from math import ceil, floor, sqrt
 
 from statprune.anatomy.parts import Kind
 from statprune.anatomy.sites import Site
-from statprune.budget.cost import Cost
+from statprune.budget.cost import Price
 from statprune.budget.curves import Curves
 from statprune.budget.plan import Plan
+from statprune.budget.restrictions import Restrictions
 from statprune.errors import BudgetError
 
 
@@ -25,16 +26,29 @@ class Budget:
     """
 
     keep: float
-    cost: Cost
+    cost: Price
     multiple: int = 8
+    restrictions: Restrictions = field(default_factory=Restrictions)
 
-    def limit(self, sites: Sequence[Site]) -> int:
-        """The most that a plan may cost."""
-        return int(self.keep * self.cost.dense(sites) + 1e-6)
+    def limit(self, sites: Sequence[Site]) -> float:
+        """The most that a plan may cost; a whole number of what is counted."""
+        most = self.keep * self.cost.dense(sites)
+        return floor(most + 1e-6) if self.cost.counts else most
+
+    def _narrowest(self) -> str:
+        least = f"one head (group) and {self.multiple} neurons in every block"
+        return f"floors, pins and protected blocks, and else {least}," if self.restrictions else least
 
     def smallest(self, site: Site) -> int:
         """The least that `site` may keep."""
         return 1 if site.kind == "attention" else min(self.multiple, site.units)
+
+    def widths(self, site: Site, blocks: int) -> list[int]:
+        """Legal widths of `site` in a model of so many blocks, ascending; a pinned one is legal as it is."""
+        if site.name in self.restrictions.pins:
+            return [self.restrictions.pins[site.name]]
+        legal = [*range(1, site.units + 1)] if site.kind == "attention" else self.levels(site.units)
+        return [width for width in legal if self.restrictions.allows(site, width, blocks)]
 
     def levels(self, units: int) -> list[int]:
         """Legal neuron counts up to `units`, ascending."""
@@ -46,13 +60,13 @@ class Budget:
         Raises:
             BudgetError: with the smallest share that can be reached.
         """
-        narrowest = Plan({site.name: self.smallest(site) for site in sites})
+        blocks = 1 + max(site.block for site in sites)
+        narrowest = Plan({site.name: self.widths(site, blocks)[0] for site in sites})
         cost, dense = self.cost.of_plan(narrowest, sites), self.cost.dense(sites)
         if cost > self.limit(sites):
             raise BudgetError(
-                f"keep {self.keep:g} of {self.cost.of} cannot be reached: with one head (group) and "
-                f"{self.multiple} neurons in every block {ceil(cost / dense * 1e4) / 1e4:.4f} is left. "
-                f"Keep at least that much."
+                f"keep {self.keep:g} of {self.cost.of} cannot be reached: with "
+                f"{self._narrowest()} {ceil(cost / dense * 1e4) / 1e4:.4f} is left. Keep at least that much."
             )
 
 
@@ -122,15 +136,15 @@ def _by_kind(sites: Sequence[Site]) -> tuple[list[Site], list[Site]]:
     return [s for s in sites if s.kind == "attention"], [s for s in sites if s.kind == "feed_forward"]
 
 
-def _cost_of(widths: Mapping[str, int], sites: Sequence[Site], cost: Cost) -> int:
-    return sum(cost.fixed(site) + widths[site.name] * cost.per_unit(site) for site in sites)
+def _cost_of(widths: Mapping[str, int], sites: Sequence[Site], cost: Price) -> float:
+    return sum(cost.of_width(site, widths[site.name]) for site in sites)
 
 
 def _depth_weight(site: Site, blocks: int, kind: Kind) -> float:
     return sqrt(blocks - site.block) + 1 if kind == "encoder" else 1.0
 
 
-def _most_neurons(spare: int, forward: Sequence[Site], budget: Budget) -> int | None:
+def _most_neurons(spare: float, forward: Sequence[Site], budget: Budget) -> int | None:
     fitting = None
     for level in budget.levels(min(site.units for site in forward)):
         if _cost_of({site.name: level for site in forward}, forward, budget.cost) <= spare:
@@ -161,7 +175,7 @@ def _heads_above(
 
 
 def _neurons_above(
-    curves: Curves, forward: Sequence[Site], depth: Mapping[str, float], spare: int, budget: Budget
+    curves: Curves, forward: Sequence[Site], depth: Mapping[str, float], spare: float, budget: Budget
 ) -> dict[str, int] | None:
     """Neurons by falling weighted |R_kk|, in steps of the multiple, until nothing more fits into `spare`."""
     kept = {site.name: budget.smallest(site) for site in forward}
@@ -183,7 +197,7 @@ def _neurons_above(
         _, position = heapq.heappop(queue)
         site = forward[position]
         wider = _next_level(kept[site.name], site.units, budget)
-        price = (wider - kept[site.name]) * budget.cost.per_unit(site)
+        price = budget.cost.of_width(site, wider) - budget.cost.of_width(site, kept[site.name])
         if price <= left:
             left -= price
             kept[site.name] = wider

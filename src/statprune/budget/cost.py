@@ -7,20 +7,51 @@ context: a group costs 2 g d d_h + 2 d d_h + 2 g s d_h MACs, a neuron 2 d (3 d w
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from statprune.anatomy.sites import Site
 from statprune.budget.plan import Plan, full
 
-Of = Literal["params", "macs"]
+Of = Literal["params", "macs", "latency"]
+
+
+class Price(Protocol):
+    """What a budget is a share of: it says what every width of every site costs."""
+
+    @property
+    def of(self) -> str:
+        """The name of what is counted, or measured."""
+        ...
+
+    @property
+    def counts(self) -> bool:
+        """Whether costs are whole numbers."""
+        ...
+
+    def of_width(self, site: Site, width: int) -> float:
+        """What `site` costs with `width` units."""
+        ...
+
+    def of_plan(self, plan: Plan, sites: Sequence[Site]) -> float:
+        """What the prunable projections cost under `plan`."""
+        ...
+
+    def dense(self, sites: Sequence[Site]) -> float:
+        """The same at full width."""
+        ...
 
 
 @dataclass(frozen=True)
 class Cost:
     """What the budget is a share of: `of` parameters, or MACs per token at `context` tokens."""
 
-    of: Of
+    of: Literal["params", "macs"]
     context: int
+
+    @property
+    def counts(self) -> bool:
+        """Costs are whole numbers."""
+        return True
 
     def per_unit(self, site: Site) -> int:
         """Cost of one unit of `site`."""
@@ -32,9 +63,13 @@ class Cost:
         """Cost of `site` that no plan removes: its consumer's bias."""
         return site.parameters_fixed if self.of == "params" else 0
 
+    def of_width(self, site: Site, width: int) -> int:
+        """Cost of `site` with `width` units."""
+        return self.fixed(site) + width * self.per_unit(site)
+
     def of_plan(self, plan: Plan, sites: Sequence[Site]) -> int:
         """Cost of the prunable projections under `plan`."""
-        return sum(self.fixed(site) + plan[site] * self.per_unit(site) for site in sites)
+        return sum(self.of_width(site, plan[site]) for site in sites)
 
     def dense(self, sites: Sequence[Site]) -> int:
         """Cost at full width."""

@@ -7,6 +7,7 @@ current block are held, and, while that block runs, the activations of one batch
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from statprune.errors import NonFiniteError
 
 Batch = Mapping[str, Tensor]
 Reader = Callable[[Tensor], None]
-"""Takes what a consumer reads for one batch, (tokens, columns), padding removed."""
+"""Takes what a module reads, or returns, for one batch, (tokens, columns), padding removed."""
 
 
 @dataclass
@@ -60,20 +61,74 @@ def before_first_block(model: PreTrainedModel, blocks: nn.ModuleList, batches: S
 
 @torch.no_grad()
 def advance(
-    stream: Stream, block: nn.Module, index: int, readers: Mapping[str, Reader] | None = None
+    stream: Stream,
+    block: nn.Module,
+    index: int,
+    readers: Mapping[str, Reader] | None = None,
+    writers: Mapping[str, Reader] | None = None,
 ) -> None:
-    """Move the stream through block `index`; `readers` are given what the consumers at their paths read.
+    """Move the stream through block `index`.
+
+    `readers` are given what the modules at their paths read, `writers` what those at theirs return.
 
     Raises:
         NonFiniteError: the block's output holds a NaN or an infinity; names the block.
     """
     for position, (hidden, real) in enumerate(zip(stream.hidden, stream.real, strict=True)):
         args, kwargs = stream.calls[position][index]
-        with _reading(block, readers or {}, real):
+        with _reading(block, readers or {}, real, writers or {}):
             output = block(hidden, *args, **kwargs)
         output = output[0] if isinstance(output, tuple) else output
         _require_finite(output, f"behind blocks.{index}")
         stream.hidden[position] = output
+
+
+@torch.no_grad()
+def behind_last_block(model: PreTrainedModel, blocks: nn.ModuleList, hidden: Tensor, batch: Batch) -> Any:
+    """What the whole model returns for `batch` if its last block returns `hidden` (rows, length, width).
+
+    Final norm and head are the model's own, whatever its task; its blocks do not run.
+    """
+    device = hidden.device
+    with _handing_on(blocks, [], [], hidden):
+        return model(**{name: value.to(device) for name, value in batch.items()}, **_no_cache(model))
+
+
+class _Enough(Exception):  # noqa: N818 - not an error: a block has run as far as was asked
+    """Ends a block's forward."""
+
+
+@torch.no_grad()
+def until(
+    stream: Stream, block: nn.Module, index: int, path: str, also: Sequence[str] = ()
+) -> Iterator[dict[str, Tensor]]:
+    """Run block `index` on each batch as far as the module at `path`; the stream stays where it is.
+
+    Yields, batch by batch, what the modules at `path` and `also` read, (tokens, width), padding removed.
+
+    Raises:
+        ValueError: the block ends before it gets to `path`.
+    """
+    for position, (hidden, real) in enumerate(zip(stream.hidden, stream.real, strict=True)):
+        args, kwargs = stream.calls[position][index]
+        seen: dict[str, Tensor] = {}
+
+        def note(name: str, seen: dict[str, Tensor] = seen) -> Reader:
+            def read(Z: Tensor) -> None:
+                seen[name] = Z
+                if name == path:
+                    raise _Enough
+
+            return read
+
+        try:
+            # The last one first: where several paths are one module, all of them are noted.
+            with _reading(block, {name: note(name) for name in (*also, path)}, real):
+                block(hidden, *args, **kwargs)
+        except _Enough:
+            yield seen
+        else:
+            raise ValueError(f"blocks.{index} does not run the module at {path}.")
 
 
 def _no_cache(model: PreTrainedModel) -> dict[str, bool]:
@@ -82,13 +137,16 @@ def _no_cache(model: PreTrainedModel) -> dict[str, bool]:
 
 @contextmanager
 def _handing_on(
-    blocks: nn.ModuleList, calls: list[tuple[tuple[Any, ...], dict[str, Any]]], first: list[Tensor]
+    blocks: nn.ModuleList,
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]],
+    first: list[Tensor],
+    instead: Tensor | None = None,
 ) -> Iterator[None]:
     def hand_on(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if not first:
             first.append(hidden)
         calls.append((args, kwargs))
-        return hidden
+        return hidden if instead is None else instead
 
     with ExitStack() as stack:
         for block in blocks:
@@ -102,15 +160,28 @@ def _handing_on(
 
 
 @contextmanager
-def _reading(block: nn.Module, readers: Mapping[str, Reader], real: Tensor) -> Iterator[None]:
+def _reading(
+    block: nn.Module,
+    readers: Mapping[str, Reader],
+    real: Tensor,
+    writers: Mapping[str, Reader] = MappingProxyType({}),
+) -> Iterator[None]:
+    def rows(Z: Tensor) -> Tensor:
+        return Z.reshape(-1, Z.shape[-1])[real.reshape(-1)]
+
     with ExitStack() as stack:
         for path, reader in readers.items():
 
             def hook(_: nn.Module, inputs: tuple[Tensor, ...], reader: Reader = reader) -> None:
-                Z = inputs[0]
-                reader(Z.reshape(-1, Z.shape[-1])[real.reshape(-1)])
+                reader(rows(inputs[0]))
 
             stack.callback(module_at(block, path).register_forward_pre_hook(hook).remove)
+        for path, writer in writers.items():
+
+            def after(_: nn.Module, __: Any, output: Tensor, writer: Reader = writer) -> None:
+                writer(rows(output))
+
+            stack.callback(module_at(block, path).register_forward_hook(after).remove)
         yield
 
 

@@ -7,49 +7,77 @@ import typer
 
 import statprune
 from statprune.cli.options import (
-    Data,
     Debug,
     Device,
     Dtype,
+    Floor,
     Json,
-    Model,
-    Seed,
+    Multiple,
+    Pin,
+    Protect,
     SeqLen,
     TextColumn,
     columns,
+    units_by_name,
 )
 from statprune.cli.show import as_json, block_progress, count, quieten_libraries, say, table
 from statprune.errors import OutputError
 
 
 def compress_command(
-    model: Model,
-    data: Data,
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A model's folder, or its name on the hub; with --from, the one measured."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="As for evaluate: NAME[:CONFIG][@SPLIT], or a local file or folder.")
+    ] = None,
+    measured: Annotated[
+        Path | None,
+        typer.Option("--from", help="Folder that `statprune plan` has made; instead of --data."),
+    ] = None,
     keep: Annotated[float | None, typer.Option(help="Share to keep, above 0, at most 1.")] = None,
-    of: Annotated[str, typer.Option(help="What the share is of: params or macs.")] = "params",
+    of: Annotated[str, typer.Option(help="What the share is of: params, macs or latency.")] = "params",
     out: Annotated[Path | None, typer.Option(help="Folder to write; it must not exist yet.")] = None,
-    method: Annotated[str, typer.Option(help="stat: interpolative decompositions.")] = "stat",
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="refit: compensated refit; stat: interpolative decompositions, as published.",
+            show_default="refit",
+        ),
+    ] = None,
     widths: Annotated[
         str | None,
         typer.Option(
-            help="per-layer (STAT's own allocation) or uniform (the same in every block).",
-            show_default="uniform for decoders, per-layer for encoders",
+            help="per-layer or uniform (the same in every block; loads in stock transformers).",
+            show_default="per-layer; stat: uniform for decoders",
         ),
     ] = None,
     plan: Annotated[
         Path | None,
         typer.Option(help="JSON file of units to keep; instead of --keep, --of, --widths and --multiple."),
     ] = None,
-    samples: Annotated[int, typer.Option(help="Windows or records of calibration data.")] = 128,
+    samples: Annotated[
+        int | None, typer.Option(help="Windows or records of calibration data.", show_default="128")
+    ] = None,
     seq_len: SeqLen = None,
     text_column: TextColumn = None,
     backend: Annotated[
-        str, typer.Option(help="gram, qr: exact; gaussian, countsketch: the paper's sketches.")
-    ] = "gram",
-    multiple: Annotated[int, typer.Option(help="Neuron counts are multiples of this, or full.")] = 8,
+        str | None,
+        typer.Option(
+            help="Method stat; gram, qr: exact; gaussian, countsketch: the paper's sketches.",
+            show_default="gram",
+        ),
+    ] = None,
+    multiple: Multiple = 8,
+    floor: Floor = None,
+    protect: Protect = None,
+    pin: Pin = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
-    seed: Seed = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of every random draw.", min=0, show_default="0")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing.")] = False,
     debug: Debug = False,
     json: Json = False,
@@ -58,26 +86,33 @@ def compress_command(
     quieten_libraries()
     if out is None and not dry_run:
         raise OutputError("no output folder; give --out DIR, or --dry-run to see the plan only.")
+    said = {
+        "method": method,
+        "samples": samples,
+        "seq_len": seq_len,
+        "text_column": columns(text_column),
+        "backend": backend,
+        "seed": seed,
+    }
     with block_progress(shown=not json) as progress:
         result = statprune.compress(
             model,
             data=data,
+            measured=measured,
             out=out,
             dry_run=dry_run,
             progress=progress,
             keep=keep,
             of=of,
             plan=plan,
-            method=method,
             widths=widths,
-            samples=samples,
-            seq_len=seq_len,
-            text_column=columns(text_column),
-            backend=backend,
             multiple=multiple,
+            floors=units_by_name(floor, "--floor"),
+            protect=protect or (),
+            pins=units_by_name(pin, "--pin"),
             device=device,
             dtype=dtype,
-            seed=seed,
+            **{name: value for name, value in said.items() if value is not None},
         )
     if json:
         as_json(result.record | {"out": str(result.folder.path) if result.folder else None})
@@ -110,6 +145,10 @@ def _show(result: "statprune.Result") -> None:
             for of, cost in record["cost"].items()
         ],
     )
+    trace = result.trace
+    if trace.predicted is not None:
+        measured = "" if trace.divergence is None else f"; measured afterwards {trace.divergence:.4f}"
+        say(f"damage predicted {trace.predicted:.4f}{measured} ({record['damage']})")
     seconds = ", ".join(f"{stage} {time:.1f} s" for stage, time in result.trace.seconds.items())
     say(f"time: {seconds}")
     if result.folder is not None:

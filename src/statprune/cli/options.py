@@ -24,6 +24,17 @@ SeqLen = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Dtype = Annotated[str, typer.Option(help="auto (the checkpoint's), float32, bfloat16 or float16.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random draw.", min=0, max=2**63 - 1)]
+Floor = Annotated[
+    list[str] | None,
+    typer.Option(help="Least units to keep, SITE=UNITS or KIND=UNITS (attention, feed_forward); repeatable."),
+]
+Protect = Annotated[
+    list[int] | None, typer.Option(help="A block that keeps every unit; -1 is the last; repeatable.")
+]
+Pin = Annotated[
+    list[str] | None, typer.Option(help="The width of a site, SITE=UNITS, whatever the budget; repeatable.")
+]
+Multiple = Annotated[int, typer.Option(help="Neuron counts are multiples of this, or full.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -42,3 +53,18 @@ def columns(text_column: str | None) -> str | tuple[str, str] | None:
             f"{text_column!r} names neither one column nor two", param_hint="--text-column"
         )
     return first.strip(), second.strip()
+
+
+def units_by_name(given: list[str] | None, option: str) -> dict[str, int]:
+    """NAME=UNITS, as often as it was given.
+
+    Raises:
+        click.BadParameter: one is not of that form, or a name comes twice.
+    """
+    found: dict[str, int] = {}
+    for each in given or []:
+        name, equals, units = each.partition("=")
+        if not equals or not units.strip().isdecimal() or name in found:
+            raise typer.BadParameter(f"{each!r} is not NAME=UNITS, or names it again", param_hint=option)
+        found[name] = int(units)
+    return found

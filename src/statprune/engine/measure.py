@@ -25,7 +25,7 @@ def through_block(
         NonFiniteError: an activation or a hidden state is NaN or infinite; names the place.
     """
     seen = {site.name: make(site.units * site.columns) for site in sites}
-    advance(stream, block, index, {site.consumer: _naming(seen[site.name], site) for site in sites})
+    advance(stream, block, index, {site.consumer: naming(seen[site.name], site) for site in sites})
     return seen
 
 
@@ -56,7 +56,9 @@ def curve_of(site: Site, factor: Factor, weight: Tensor) -> Curve:
     )
 
 
-def _naming(seen: Accumulator, site: Site) -> Reader:
+def naming(seen: Accumulator, site: Site) -> Reader:
+    """A reader that gives `seen` what the site's consumer reads; an error names the site."""
+
     def read(Z: Tensor) -> None:
         try:
             seen.update(Z)

@@ -31,6 +31,10 @@ class Trace:
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time by stage."""
     warnings: list[str] = field(default_factory=list)
+    predicted: float | None = None
+    """Divergence of the outputs that the plan was expected to cause (engine/divergence.py)."""
+    divergence: float | None = None
+    """What was measured afterwards, on calibration samples held out; None for methods that do not."""
 
     def add(
         self, site: Site, kept: Sequence[int], relative_error: float, condition: float, rank: int

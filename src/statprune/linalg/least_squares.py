@@ -102,11 +102,47 @@ def ridge(
         NumericalError: no usable factor after `attempts` rescues.
     """
     _require_system(G, C)
+    factor = damped_factor(G, damping, max_condition=max_condition, attempts=attempts)
+    return Solution(
+        X=torch.cholesky_solve(C, factor.lower), condition=factor.condition, damping=factor.damping
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class DampedFactor:
+    """What `damped_factor` returns.
+
+    Attributes:
+        lower: (m, m) lower Cholesky factor of G + damping * mean(diag G) I.
+        condition: estimated 1-norm condition number of that matrix.
+        damping: what was added, as a share of the mean diagonal of G.
+    """
+
+    lower: Tensor
+    condition: float
+    damping: float
+
+
+def damped_factor(
+    G: Tensor,  # (m, m) symmetric positive semidefinite
+    damping: float = 0.0,
+    *,
+    max_condition: float | None = None,
+    attempts: int = 3,
+) -> DampedFactor:
+    """The Cholesky factor of G + damping * mean(diag G) I, with the rescue that `ridge` describes.
+
+    Raises:
+        TypeError, ValueError: G is not a square matrix of float32 or float64, or `damping` is negative.
+        NonFiniteError: G holds NaN or infinity.
+        NumericalError: no usable factor after `attempts` rescues.
+    """
+    _require_system(G, G)
     if damping < 0:
         raise ValueError(f"damping is {damping}; it must not be negative.")
     m = G.shape[0]
     if m == 0:
-        return Solution(X=C.clone(), condition=1.0, damping=damping)
+        return DampedFactor(lower=G.clone(), condition=1.0, damping=damping)
     limit = 0.1 / torch.finfo(G.dtype).eps if max_condition is None else max_condition
     mean = float(G.diagonal().double().mean())
     condition = float("inf")
@@ -114,13 +150,13 @@ def ridge(
         used = damping + rescue
         damped = G.clone()
         damped.diagonal().add_(used * mean)
-        factor, failed = torch.linalg.cholesky_ex(damped)
+        lower, failed = torch.linalg.cholesky_ex(damped)
         if int(failed) == 0:
-            condition = condition_of_positive(damped, factor)
+            condition = condition_of_positive(damped, lower)
             if condition <= limit:
                 if rescue:
                     _announce(f"ridge: damping raised from {damping:.1e} to {used:.1e} of the mean diagonal.")
-                return Solution(X=torch.cholesky_solve(C, factor), condition=condition, damping=used)
+                return DampedFactor(lower=lower, condition=condition, damping=used)
     raise NumericalError(
         f"ridge: a {m} x {m} Gram matrix of mean diagonal {mean:.1e} has no Cholesky factor of condition "
         f"below {limit:.1e} (last {condition:.1e}) after {attempts} rescues up to damping {used:.1e}. "

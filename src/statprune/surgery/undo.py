@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 
-from torch import nn
 from transformers import PreTrainedModel
 
 
-def remember(model: PreTrainedModel, blocks: nn.ModuleList) -> Callable[[], None]:
-    """A function that gives `model` its class and config, and its `blocks` the parameters and sizes, of now.
+def remember(model: PreTrainedModel) -> Callable[[], None]:
+    """A function that gives `model` the class, config, parameters and sizes of now.
 
     Parameters are remembered, not copied: they stay in memory until the function is dropped.
     """
@@ -17,7 +16,7 @@ def remember(model: PreTrainedModel, blocks: nn.ModuleList) -> Callable[[], None
             dict(module._parameters),
             {name: value for name, value in vars(module).items() if isinstance(value, int)},
         )
-        for module in blocks.modules()
+        for module in model.modules()
     ]
 
     model_class, config = type(model), dict(vars(model.config))

@@ -1,0 +1,110 @@
+"""`statprune plan`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import statprune
+from statprune.cli.options import (
+    Data,
+    Debug,
+    Device,
+    Dtype,
+    Floor,
+    Json,
+    Multiple,
+    Pin,
+    Protect,
+    Seed,
+    SeqLen,
+    TextColumn,
+    columns,
+    units_by_name,
+)
+from statprune.cli.show import as_json, block_progress, count, quieten_libraries, say, table
+
+SHARES = (0.9, 0.8, 0.7, 0.6, 0.5)
+
+
+def plan_command(
+    model: Annotated[
+        str | None, typer.Argument(help="A model's folder, or its name on the hub.", show_default=False)
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="As for evaluate: NAME[:CONFIG][@SPLIT], or a local file or folder.")
+    ] = None,
+    measured: Annotated[
+        Path | None, typer.Option("--from", help="A folder measured before; nothing is measured again.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write; it must not exist yet.")] = None,
+    keep: Annotated[
+        list[float] | None,
+        typer.Option(help="Share to answer for; repeatable.", show_default="0.9 0.8 0.7 0.6 0.5"),
+    ] = None,
+    of: Annotated[str, typer.Option(help="What the share is of: params, macs or latency.")] = "params",
+    widths: Annotated[str, typer.Option(help="per-layer or uniform.")] = "per-layer",
+    multiple: Multiple = 8,
+    floor: Floor = None,
+    protect: Protect = None,
+    pin: Pin = None,
+    samples: Annotated[int, typer.Option(help="Windows or records of calibration data.")] = 128,
+    seq_len: SeqLen = None,
+    text_column: TextColumn = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    seed: Seed = 0,
+    debug: Debug = False,
+    json: Json = False,
+) -> None:
+    """Measure a model once, then answer any budget in seconds."""
+    quieten_libraries()
+    with block_progress(shown=not json) as progress:
+        answered = statprune.answer(
+            model,
+            data=data,
+            measured=measured,
+            out=out,
+            keeps=keep or SHARES,
+            progress=progress,
+            of=of,
+            widths=widths,
+            multiple=multiple,
+            floors=units_by_name(floor, "--floor"),
+            protect=protect or (),
+            pins=units_by_name(pin, "--pin"),
+            samples=samples,
+            seq_len=seq_len,
+            text_column=columns(text_column),
+            device=device,
+            dtype=dtype,
+            seed=seed,
+        )
+    if json:
+        as_json(answered.to_json())
+        return
+    _show(answered, out or measured)
+
+
+def _show(answered: "statprune.Answers", folder: Path | None) -> None:
+    for answer in answered.answers:
+        if answer.plan is None:
+            say(f"keep {answer.keep:g}: {answer.refused}")
+    table(
+        f"Budgets of {answered.of}; damage is {answered.damage}",
+        ["keep", "share", "params", "predicted damage", "heads (groups)", "neurons"],
+        [
+            [
+                f"{answer.keep:g}",
+                f"{answer.share:.4f}",
+                count(answer.parameters),
+                f"{answer.predicted:.4f}",
+                " ".join(str(width) for name, width in answer.plan.widths.items() if "attention" in name),
+                " ".join(str(width) for name, width in answer.plan.widths.items() if "feed" in name),
+            ]
+            for answer in answered.answers
+            if answer.plan is not None
+        ],
+    )
+    if folder is not None:
+        say(f"statprune compress --from {folder} --keep SHARE --of {answered.of} --out DIR makes one of them.")

@@ -1,0 +1,150 @@
+"""How far a thinned model's outputs are from the dense model's, on samples that no fit has seen.
+
+Where the outputs are choices (a next token, a masked one, a label, the ends of a span), the divergence is
+KL(dense || thin), in nats for each choice; for a causal model that is the damage to expect, the loss in
+ln(perplexity), on text that the dense model predicts as well as it believes. Where they are numbers (a score,
+hidden states) it is the squared error over the dense outputs' variance or squared norm.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from statprune.anatomy.lookup import Anatomy
+from statprune.calibration.stream import Batch, Stream, advance, before_first_block, behind_last_block
+
+HOLD_OUT = 4
+"""Every fourth calibration sample is held out: dampings are chosen, and outputs compared, on those."""
+
+PROBE_TOKENS = 4096
+"""Tokens on which divergences are measured, at most, unless one sample has more."""
+
+
+def held_out(batches: Sequence[Batch]) -> list[Tensor]:
+    """The rows of each batch that are held out, int64: every fourth sample, counted over all batches."""
+    rows, seen = [], 0
+    for batch in batches:
+        numbers = torch.arange(len(batch["input_ids"]))
+        rows.append(numbers[(numbers + seen) % HOLD_OUT == HOLD_OUT - 1])
+        seen += len(numbers)
+    return rows
+
+
+def to_probe(batches: Sequence[Batch], rows: Sequence[Tensor], tokens: int) -> list[Tensor]:
+    """The first of `rows`, as many as have `tokens` tokens together, but at least one."""
+    chosen, left = [], tokens
+    for batch, each in zip(batches, rows, strict=True):
+        lengths = batch["attention_mask"][each].sum(dim=1).cumsum(0)
+        fitting = int((lengths <= left).sum())
+        if left == tokens and fitting == 0:
+            fitting = min(1, len(each))
+        chosen.append(each[:fitting])
+        left -= int(lengths[fitting - 1]) if fitting else 0
+    return chosen
+
+
+def probe_batches(batches: Sequence[Batch]) -> list[Batch]:
+    """The held-out samples on which divergences are measured."""
+    rows = to_probe(batches, held_out(batches), PROBE_TOKENS)
+    return [
+        {name: value[each] for name, value in batch.items()}
+        for batch, each in zip(batches, rows, strict=True)
+        if len(each)
+    ]
+
+
+class Outputs:
+    """The dense model's outputs for `batches`, to compare a thinned one's with.
+
+    Args:
+        model: whose final norm and head are used.
+        blocks: its blocks, which do not run.
+        batches: the samples.
+        dense: what the dense model's last block returns, (rows, length, width) for each batch.
+
+    Memory: those outputs, for a causal model as many numbers as there are tokens, times the vocabulary.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, blocks: nn.ModuleList, batches: Sequence[Batch], dense: Sequence[Tensor]
+    ) -> None:
+        self._model, self._blocks, self._batches = model, blocks, batches
+        self._dense = [self._of(number, hidden) for number, hidden in enumerate(dense)]
+
+    @torch.no_grad()
+    def divergence(self, hidden: Sequence[Tensor]) -> float:
+        """Of a model whose last block returns `hidden`, one (rows, length, width) a batch."""
+        total = weight = 0.0
+        for number, each in enumerate(hidden):
+            for dense, thin in zip(self._dense[number], self._of(number, each), strict=True):
+                part, share = distance(dense, thin, numbers=self._numbers(dense))
+                total, weight = total + part, weight + share
+        return total / weight if weight else 0.0
+
+    def _of(self, number: int, hidden: Tensor) -> tuple[Tensor, ...]:
+        batch = self._batches[number]
+        output = behind_last_block(self._model, self._blocks, hidden, batch)
+        return compared(output, batch["attention_mask"].to(hidden.device).bool())
+
+    def _numbers(self, outputs: Tensor) -> bool:
+        """Whether these are numbers and not choices: hidden states, or a score."""
+        return outputs.shape[-1] == 1 or (
+            self._model.get_output_embeddings() is None and (self._model.base_model is self._model)
+        )
+
+
+class Probe:
+    """Samples on their way through the dense model, and what it makes of them.
+
+    `stream` stands in front of some block; whoever walks advances it.
+    """
+
+    def __init__(self, model: PreTrainedModel, anatomy: Anatomy, batches: Sequence[Batch]) -> None:
+        self._blocks = anatomy.blocks
+        self.stream = before_first_block(model, anatomy.blocks, batches)
+        self._outputs = Outputs(model, anatomy.blocks, batches, self._through(0))
+
+    def divergence(self, start: int) -> float:
+        """Of the model as it is, whose blocks in front of `start`, where the stream stands, are dense."""
+        return self._outputs.divergence(self._through(start))
+
+    def _through(self, start: int) -> list[Tensor]:
+        walk = Stream(list(self.stream.hidden), self.stream.real, self.stream.calls)
+        for index in range(start, len(self._blocks)):
+            advance(walk, self._blocks[index], index)
+        return walk.hidden
+
+
+def compared(output: Any, real: Tensor) -> tuple[Tensor, ...]:
+    """What of a model's output is compared, each (rows, outputs) in float32, padding left out.
+
+    Both ends of a span, else the logits, else the last hidden states; those of tokens have a row a token.
+    """
+    if getattr(output, "start_logits", None) is not None:
+        lowest = torch.finfo(torch.float32).min
+        both = (output.start_logits, output.end_logits)
+        return tuple(each.float().masked_fill(~real, lowest) for each in both)
+    logits = getattr(output, "logits", None)
+    found: Tensor = logits if logits is not None else output.last_hidden_state
+    return (found[real].float() if found.shape[:2] == real.shape and found.ndim == 3 else found.float(),)
+
+
+def distance(dense: Tensor, thin: Tensor, *, numbers: bool) -> tuple[float, float]:
+    """The sum over rows, and what it is divided by: rows for choices, the dense outputs' size for numbers.
+
+    Args:
+        dense: (rows, outputs) of the dense model.
+        thin: the same of the thin one.
+        numbers: whether outputs are numbers; a single column is compared about its mean.
+    """
+    if not numbers:
+        p, q = torch.log_softmax(dense, dim=-1), torch.log_softmax(thin, dim=-1)
+        return float((p.exp() * (p - q)).sum(dtype=torch.float64)), float(len(dense))
+    size = dense - dense.mean() if dense.shape[-1] == 1 else dense
+    return (
+        float((dense - thin).square().sum(dtype=torch.float64)),
+        float(size.square().sum(dtype=torch.float64)),
+    )

@@ -1,0 +1,107 @@
+"""Time what widths cost on this device: one block's sites, narrowed one at a time, run in alternation."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from statprune.anatomy.lookup import Anatomy
+from statprune.budget.latency import Latency
+from statprune.calibration.stream import Batch, Stream, advance, before_first_block
+from statprune.engine.measure import consumer_weight
+from statprune.surgery.cut import cut
+
+SHARES = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)
+"""Of a site's units, at which its block is timed; 0 stands for one unit."""
+
+REPEATS = 7
+
+
+@torch.no_grad()
+def time_widths(model: PreTrainedModel, anatomy: Anatomy, batch: Batch) -> Latency:
+    """Seconds of every site at every width, from the first block of each shape.
+
+    With a the attention's and f the feed-forward's width, t(a, f) is taken to be A(a) + F(f): measured are
+    t(a, 1) and t(1, f), and what is left at (1, 1), norms and the like, is shared by the two. Medians of
+    REPEATS runs, all shapes in turn, so that a slow moment of the machine meets all of them.
+    """
+    stream = before_first_block(model, anatomy.blocks, [batch])
+    shapes: dict[tuple[Any, ...], dict[str, list[tuple[int, float]]]] = {}
+    seconds: dict[str, Sequence[tuple[int, float]]] = {}
+    for index, block in enumerate(anatomy.blocks):
+        sites = anatomy.sites_of_block(index)
+        shape = tuple((site.kind, site.units, site.columns, site.parameters_per_unit) for site in sites)
+        if shape not in shapes:
+            shapes[shape] = _timed(anatomy, block, index, stream)
+        for site in sites:
+            seconds[site.name] = shapes[shape][site.kind]
+    rows, length = batch["input_ids"].shape
+    conditions = {
+        "device": str(model.device),
+        "threads": torch.get_num_threads() if model.device.type == "cpu" else None,
+        "batch": rows,
+        "seq_len": length,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "repeats": REPEATS,
+    }
+    return Latency(seconds, conditions)
+
+
+def _timed(
+    anatomy: Anatomy, block: nn.Module, index: int, stream: Stream
+) -> dict[str, list[tuple[int, float]]]:
+    sites = anatomy.sites_of_block(index)
+    levels = {site.kind: sorted({max(1, round(share * site.units)) for share in SHARES}) for site in sites}
+    variants = {
+        (site.kind, width): _narrow(anatomy, block, index, {site.kind: width})
+        for site in sites
+        for width in levels[site.kind]
+    }
+    runs: dict[tuple[str, int], list[float]] = {key: [] for key in variants}
+    for repeat in range(REPEATS + 1):
+        for key, variant in variants.items():
+            spent = _seconds(stream, variant, index)
+            if repeat:  # the first run warms up
+                runs[key].append(spent)
+    times = {key: median(spent) for key, spent in runs.items()}
+    least = min(times[site.kind, levels[site.kind][0]] for site in sites)
+    return {
+        site.kind: _rising([(width, times[site.kind, width] - least / 2) for width in levels[site.kind]])
+        for site in sites
+    }
+
+
+def _rising(pairs: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """The pairs, no width cheaper than a narrower one: differences below the clock's noise are none."""
+    found: list[tuple[int, float]] = []
+    for width, seconds in pairs:
+        found.append((width, max(seconds, found[-1][1] if found else 0.0)))
+    return found
+
+
+def _narrow(anatomy: Anatomy, block: nn.Module, index: int, widths: dict[str, int]) -> nn.Module:
+    """A copy of the block with the widths given by kind, one unit elsewhere."""
+    copy = deepcopy(block)
+    for site in anatomy.sites_of_block(index):
+        kept = torch.arange(widths.get(site.kind, 1), device=consumer_weight(site, copy).device)
+        cut(anatomy.entry, copy, site, kept, consumer_weight(site, copy)[:, site.columns_of(kept)])
+    return copy
+
+
+def _seconds(stream: Stream, block: nn.Module, index: int) -> float:
+    run = Stream(list(stream.hidden), stream.real, stream.calls)
+    _wait(stream)
+    started = perf_counter()
+    advance(run, block, index)
+    _wait(stream)
+    return perf_counter() - started
+
+
+def _wait(stream: Stream) -> None:
+    if stream.hidden[0].is_cuda:
+        torch.cuda.synchronize(stream.hidden[0].device)

@@ -1,0 +1,230 @@
+"""READ THIS SECOND: the compensated refit, the default method.
+
+The calibration data walks through the network in two streams, dense and thin. At every block, first the dense
+stream passes it; then its sites are narrowed for the thin stream, attention before feed-forward:
+
+    adapt      the producers read what the thin stream brings; their weights are fitted so that they see what
+               the dense stream brings:                     W <- W (1 + M)^T,      x_dense ~ x_thin (1 + M)
+    choose     units go one group after the other, the one first that the consumer misses least once the
+               others are fitted again                      (linalg/elimination.py)
+    fit        the consumer's new weight brings the thin hidden state as near to the dense one as the kept
+               units can:      min_B ||(dense output + dense residual - thin residual) - Z_thin B||^2
+
+so that each site makes good what the cuts before it have lost. Every damping is chosen on samples held out.
+
+Sources: algorithm notes in docs/algorithm.md; compensation: Frantar & Alistarh 2022; Park et al., "K-prune",
+ICLR 2024; elimination: Hassibi & Stork 1992; Meng et al., "OSSCAR", ICML 2024.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from statprune.anatomy.lookup import Anatomy
+from statprune.anatomy.sites import Site, module_at
+from statprune.budget.plan import Plan
+from statprune.calibration.stream import Batch, Stream, advance, before_first_block, until
+from statprune.engine.divergence import PROBE_TOKENS, Outputs, held_out, to_probe
+from statprune.engine.measure import consumer_weight
+from statprune.engine.stat import Progress, no_progress
+from statprune.engine.trace import Trace
+from statprune.linalg.elimination import eliminate
+from statprune.linalg.held_out import ConsumerFit, compensation, fit_consumer
+from statprune.linalg.moments import Moments, MomentSum, in_two
+from statprune.surgery.cut import cut
+from statprune.surgery.linear import set_weight, weight_of
+
+CHOICE_DAMPING = 1e-4
+"""Of the elimination where nothing that was lost can be made good, as a share of the mean diagonal."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Data:
+    """The calibration data, and which real tokens belong to samples held out: (tokens,) bool a batch."""
+
+    batches: Sequence[Batch]
+    held: list[Tensor]
+
+    @classmethod
+    def of(cls, batches: Sequence[Batch], stream: Stream) -> "_Data":
+        masks = []
+        for rows, real in zip(held_out(batches), stream.real, strict=True):
+            mask = torch.zeros(len(real), dtype=torch.bool, device=real.device)
+            mask[rows] = True
+            masks.append(mask[:, None].expand_as(real)[real])
+        return cls(batches, masks)
+
+
+@dataclass
+class _Dense:
+    """What the dense stream did at one block, one entry a batch, (tokens, width), padding removed."""
+
+    inputs: dict[str, list[Tensor]] = field(default_factory=dict)
+    outputs: dict[str, list[Tensor]] = field(default_factory=dict)
+
+
+@torch.no_grad()
+def refit(
+    model: PreTrainedModel,
+    anatomy: Anatomy,
+    batches: Sequence[Batch],
+    plan: Plan,
+    trace: Trace,
+    progress: Progress = no_progress,
+) -> None:
+    """Narrow `model` in place to `plan`, block by block.
+
+    Cost: about three forward passes, and for every site a Gram matrix and an elimination. Memory: both
+    streams, and one block's dense inputs and outputs.
+    """
+    dense = before_first_block(model, anatomy.blocks, batches)
+    thin = Stream(list(dense.hidden), dense.real, dense.calls)
+    data = _Data.of(batches, dense)
+    narrowed = [site for site in anatomy.sites if plan[site] < site.units]
+    first = min((site.block for site in narrowed), default=len(anatomy.blocks))
+    for index, block in enumerate(anatomy.blocks):
+        if index < first:
+            advance(dense, block, index)
+            thin.hidden = list(dense.hidden)
+        else:
+            seen = _observed(dense, block, anatomy.sites_of_block(index))
+            walk = _Block(anatomy, block, index, thin, seen, data)
+            for site in anatomy.sites_of_block(index):
+                walk.adapt(site)
+                walk.narrow(site, plan[site], trace)
+            advance(thin, block, index)
+        progress("refit", index + 1, len(anatomy.blocks))
+    _finish(model, anatomy, data, dense, thin, trace)
+
+
+def _finish(
+    model: PreTrainedModel, anatomy: Anatomy, data: _Data, dense: Stream, thin: Stream, trace: Trace
+) -> None:
+    """Note how far the outputs are from the dense ones, on samples held out."""
+    rows = to_probe(data.batches, held_out(data.batches), PROBE_TOKENS)
+    used = [number for number, each in enumerate(rows) if len(each)]
+    if not used:
+        return
+    part = [{name: value[rows[n]] for name, value in data.batches[n].items()} for n in used]
+    before, after = ([stream.hidden[n][rows[n]] for n in used] for stream in (dense, thin))
+    outputs = Outputs(model, anatomy.blocks, part, before)
+    trace.divergence = outputs.divergence(after)
+
+
+def _observed(dense: Stream, block: nn.Module, sites: Sequence[Site]) -> _Dense:
+    """Advance the dense stream by one block, noting what its producers and consumers read and return."""
+    seen = _Dense()
+    residuals = {site.residual for site in sites if site.residual is not None}
+    inputs = {site.producers[0].path for site in sites} | residuals
+    for path in inputs:
+        seen.inputs[path] = []
+    for site in sites:
+        seen.outputs[site.consumer] = []
+    seen.inputs[""] = _rows(dense)
+    advance(
+        dense,
+        block,
+        sites[0].block,
+        {path: seen.inputs[path].append for path in inputs},
+        {path: notes.append for path, notes in seen.outputs.items()},
+    )
+    return seen
+
+
+def _rows(stream: Stream) -> list[Tensor]:
+    """The hidden states of real tokens, (tokens, width), batch by batch."""
+    return [hidden[real] for hidden, real in zip(stream.hidden, stream.real, strict=True)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """One block on its way from dense to thin."""
+
+    anatomy: Anatomy
+    block: nn.Module
+    index: int
+    thin: Stream
+    dense: _Dense
+    data: _Data
+
+    def adapt(self, site: Site) -> None:
+        """Fit the producers of `site` to what the thin stream brings them."""
+        path = site.producers[0].path
+        width = self.dense.inputs[path][0].shape[1]
+        linears = [module_at(self.block, producer.path) for producer in site.producers]
+        constant = all(linear.bias is not None for linear in linears)
+        pair = self._pair(width, width, constant)
+        for number, seen in enumerate(until(self.thin, self.block, self.index, path)):
+            self._add(pair, number, seen[path], self.dense.inputs[path][number] - seen[path])
+        lost, held = in_two(*pair)
+        M, damping = compensation(lost, held)
+        if damping == float("inf"):
+            return
+        shift = lost.mean_target - lost.mean_input @ M
+        for linear in linears:
+            W = weight_of(linear).double()
+            if constant:
+                linear.bias = nn.Parameter(
+                    (linear.bias + W @ shift).to(linear.bias.dtype), requires_grad=linear.bias.requires_grad
+                )
+            set_weight(linear, W + W @ M.T)
+
+    def narrow(self, site: Site, count: int, trace: Trace) -> None:
+        """Choose `count` units of `site`, cut it, and fit its consumer."""
+        fit, held = self._moments(site)
+        W = consumer_weight(site, self.block)
+        kept = torch.arange(site.units, device=W.device)
+        if count < site.units:
+            kept = _chosen(site, fit, held, W, count)
+        found = fit_consumer(fit, held, W, site.columns_of(kept))
+        cut(self.anatomy.entry, self.block, site, kept, found.B.T)
+        self._shift_bias(site, found)
+        trace.add(site, kept.tolist(), sqrt(found.held_out), found.condition, len(kept) * site.columns)
+
+    def _moments(self, site: Site) -> tuple[Moments, Moments]:
+        outputs, consumer = self.dense.outputs[site.consumer], module_at(self.block, site.consumer)
+        bias = consumer.bias
+        pair = self._pair(site.units * site.columns, outputs[0].shape[1], bias is not None)
+        residual = site.residual or ""
+        also = [site.residual] if site.residual else []
+        before = _rows(self.thin) if site.residual is None else []
+        for number, seen in enumerate(until(self.thin, self.block, self.index, site.consumer, also)):
+            here = seen[residual] if site.residual else before[number]
+            target = outputs[number] + (self.dense.inputs[residual][number] - here)
+            self._add(pair, number, seen[site.consumer], target if bias is None else target - bias)
+        return in_two(*pair)
+
+    def _pair(self, inputs: int, outputs: int, constant: bool) -> tuple[MomentSum, MomentSum]:
+        device = self.thin.hidden[0].device
+        fit, held = (MomentSum(inputs, outputs, constant=constant, device=device) for _ in range(2))
+        return fit, held
+
+    def _add(self, pair: tuple[MomentSum, MomentSum], number: int, Z: Tensor, Y: Tensor) -> None:
+        held = self.data.held[number]
+        pair[0].update(Z[~held], Y[~held])
+        pair[1].update(Z[held], Y[held])
+
+    def _shift_bias(self, site: Site, found: ConsumerFit) -> None:
+        consumer = module_at(self.block, site.consumer)
+        if consumer.bias is not None:
+            consumer.bias = nn.Parameter(
+                (consumer.bias + found.shift).to(consumer.bias.dtype),
+                requires_grad=consumer.bias.requires_grad,
+            )
+
+
+def _chosen(site: Site, fit: Moments, held: Moments, W: Tensor, count: int) -> Tensor:
+    """The `count` units, ascending, that a fit to the compensated target misses least."""
+    dense = W.T
+    lost, damping = compensation(fit.against(dense), held.against(dense))
+    order = eliminate(
+        fit.G + held.G,
+        dense + lost,
+        unit=site.columns,
+        damping=CHOICE_DAMPING if damping == float("inf") else damping,
+    ).order
+    return order[:count].sort().values

@@ -1,0 +1,101 @@
+"""One measurement for every budget: each site's error curve, and what narrowing it alone does to the outputs.
+
+The calibration data walks through the dense model once. At every block the sites' Gram matrices are summed,
+their units eliminated one group after the other, and, for a few widths, the consumer is fitted to the units
+left and the model's outputs are measured from that block on, with everything else dense. Nothing is changed.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from statprune.anatomy.lookup import Anatomy
+from statprune.anatomy.sites import Site, module_at
+from statprune.budget.damage import DamageCurve, widths_to_measure
+from statprune.calibration.stream import Batch, advance, before_first_block
+from statprune.engine.divergence import Probe
+from statprune.engine.measure import consumer_weight, naming
+from statprune.engine.stat import Progress, no_progress
+from statprune.linalg.elimination import eliminate
+from statprune.linalg.gram import Gram
+from statprune.linalg.least_squares import ridge
+from statprune.surgery.linear import weight_of
+
+LEVELS = (0.05, 0.25)
+"""Relative squared errors of a site at which the model's outputs are measured."""
+
+FEWEST_TOKENS = 8192
+"""Of the calibration tokens, at least so many are measured on, and twice the columns of the widest site."""
+
+DAMPING = 1e-4
+"""Of the local fits whose errors and outputs are measured, as a share of the mean diagonal."""
+
+
+def to_survey(anatomy: Anatomy, batches: Sequence[Batch]) -> list[Batch]:
+    """The first batches, as many as have the tokens that the curves need."""
+    wanted = max(FEWEST_TOKENS, 2 * max(site.units * site.columns for site in anatomy.sites))
+    chosen: list[Batch] = []
+    for batch in batches:
+        if wanted <= 0:
+            break
+        chosen.append(batch)
+        wanted -= int(batch["attention_mask"].sum())
+    return chosen
+
+
+@torch.no_grad()
+def survey(
+    model: PreTrainedModel,
+    anatomy: Anatomy,
+    batches: Sequence[Batch],
+    probe: Probe,
+    progress: Progress = no_progress,
+) -> dict[str, DamageCurve]:
+    """The damage curve of every site.
+
+    Cost: a forward pass of `batches`, a Gram matrix and an elimination a site, and for each site as many
+    passes of the probe's samples through the blocks behind it as there are LEVELS.
+    """
+    curves: dict[str, DamageCurve] = {}
+    stream = before_first_block(model, anatomy.blocks, batches)
+    for index, block in enumerate(anatomy.blocks):
+        sites = anatomy.sites_of_block(index)
+        seen = {site.name: Gram(site.units * site.columns, device=model.device) for site in sites}
+        advance(stream, block, index, {site.consumer: naming(seen[site.name], site) for site in sites})
+        for site in sites:
+            curves[site.name] = _curve(site, block, seen.pop(site.name).matrix, probe)
+        advance(probe.stream, block, index)
+        progress("survey", index + 1, len(anatomy.blocks))
+    return curves
+
+
+def _curve(site: Site, block: nn.Module, G: Tensor, probe: Probe) -> DamageCurve:
+    W = consumer_weight(site, block)
+    whole = float(((W @ G) * W).sum())
+    if whole <= 0:
+        return DamageCurve(np.zeros(site.units + 1), ())
+    found = eliminate(G, W.T, unit=site.columns, damping=DAMPING)
+    error = (found.errors / whole).numpy()
+    measured = [
+        (width, _divergence(site, block, G, W, found.order[:width], probe))
+        for width in widths_to_measure(error, LEVELS)
+    ]
+    return DamageCurve(error, measured)
+
+
+def _divergence(site: Site, block: nn.Module, G: Tensor, W: Tensor, kept: Tensor, probe: Probe) -> float:
+    """Of the dense model with only `site` narrowed to `kept`: the consumer reads nothing of the others."""
+    columns = site.columns_of(kept)
+    weight = weight_of(module_at(block, site.consumer))
+    before = weight.clone()
+    narrowed = torch.zeros_like(W)
+    fitted = ridge(G[columns[:, None], columns], G[columns] @ W.T, DAMPING)
+    narrowed[:, columns] = fitted.X.T
+    try:
+        weight.copy_(narrowed)
+        return probe.divergence(site.block)
+    finally:
+        weight.copy_(before)

@@ -1,0 +1,123 @@
+"""Backward elimination: the units that a least-squares fit misses least, from Gram matrices alone.
+
+Of min_B ||Y - Z B||^2 + lambda ||B||^2, with H = Z^T Z + lambda I, the solution is B = H^-1 Z^T Y. Taking
+the columns S away and fitting the others again raises the minimum by exactly
+
+    tr(B_S^T ([H^-1]_SS)^-1 B_S),
+
+after which H^-1 and B of the columns that are left follow by a downdate. One pass, the cheapest unit first,
+yields an order of the units and the error of every width, as pivoted QR does; but it sees what the consumer
+makes of the units, and what the others can take over.
+
+Sources: the optimal brain surgeon, Hassibi & Stork 1992, on a layer's own least-squares problem, as in
+Frantar & Alistarh, "Optimal Brain Compression", NeurIPS 2022; for blocks of columns Kurtic et al., "ZipLM",
+NeurIPS 2023.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from statprune.errors import NumericalError
+from statprune.linalg.checks import require_matrix, units_in
+from statprune.linalg.least_squares import damped_factor
+
+AT_ONCE = 1 / 32
+"""Share of the units left that is taken away between two downdates, where a unit is a single column."""
+
+
+@dataclass(frozen=True, eq=False)
+class Elimination:
+    """An order of the units, and what every width costs.
+
+    Attributes:
+        order: (units,) int64, units in the order in which they are kept: the last one goes first.
+        errors: (units + 1,) float64 on the CPU; by how much keeping only order[:k] raises the minimum of
+            ||Y - Z B||^2 + lambda ||B||^2 over that of keeping all; never increasing, 0 at full width.
+    """
+
+    order: Tensor
+    errors: Tensor
+
+
+def eliminate(
+    G: Tensor,  # (m, m) Z^T Z
+    B: Tensor,  # (m, out) the fit with all columns, H^-1 C for some C
+    *,
+    unit: int = 1,
+    damping: float,
+    at_once: float = AT_ONCE,
+) -> Elimination:
+    """Take units of `unit` columns away, the cheapest first, until none is left.
+
+    lambda is `damping` times the mean diagonal of G. Units of one column are taken in groups, `at_once` of
+    those left (at least one), the costs inside a group being those before it; the error of a whole group is
+    exact and shared out in proportion. Units of several columns go one by one. Cost: about 2 m^3 FLOP.
+
+    Raises:
+        ValueError: G is not square, not of whole units, or B does not match it.
+        NonFiniteError: G or B holds NaN or infinity.
+        NumericalError: the damped G has no Cholesky factor, whatever the rescue.
+    """
+    require_matrix(B, "B")
+    units = units_in(G.shape[0], unit)
+    if B.shape[0] != G.shape[0]:
+        raise ValueError(f"B has {B.shape[0]} rows for {G.shape[0]} columns; pass one for each.")
+    lower = damped_factor(G, damping).lower
+    # The inverse itself is what is downdated; it comes from the factor, of a matrix that is damped.
+    half = torch.linalg.solve_triangular(
+        lower, torch.eye(G.shape[0], dtype=G.dtype, device=G.device), upper=False
+    )
+    P = half.T @ half
+    left = torch.arange(units, device=G.device)
+    taken: list[Tensor] = []
+    added: list[Tensor] = []
+    while left.numel():
+        costs = _costs(P, B, unit)
+        count = max(1, int(left.numel() * at_once)) if unit == 1 else 1
+        chosen = costs.topk(count, largest=False, sorted=True).indices
+        P, B, error = _without(P, B, chosen, unit)
+        share = costs[chosen].clamp(min=0) + torch.finfo(costs.dtype).tiny
+        taken.append(left[chosen])
+        added.append(share / share.sum() * error)
+        stays = torch.ones_like(left, dtype=torch.bool)
+        stays[chosen] = False
+        left = left[stays]
+    steps = torch.cat(added).double().cpu()
+    errors = torch.cat([steps.cumsum(0).flip(0), steps.new_zeros(1)])
+    return Elimination(order=torch.cat(taken).flip(0), errors=errors)
+
+
+def _costs(P: Tensor, B: Tensor, unit: int) -> Tensor:
+    """What taking each unit away alone would add, (units left,)."""
+    if unit == 1:
+        return B.square().sum(dim=1) / P.diagonal()
+    units = P.shape[0] // unit
+    blocks = (
+        P.reshape(units, unit, units, unit).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+    )  # (units, unit, unit)
+    rows = B.reshape(units, unit, -1)
+    costs: Tensor = (rows * torch.linalg.solve(blocks, rows)).sum(dim=(1, 2))
+    return costs
+
+
+def _without(P: Tensor, B: Tensor, chosen: Tensor, unit: int) -> tuple[Tensor, Tensor, Tensor]:
+    """P and B of the columns that are left when the units `chosen` are gone, and the error that it adds."""
+    gone = (chosen[:, None] * unit + torch.arange(unit, device=chosen.device)).flatten()
+    stays = torch.ones(P.shape[0], dtype=torch.bool, device=P.device)
+    stays[gone] = False
+    kept = stays.nonzero().flatten()
+    across = P[kept[:, None], gone]  # (kept, gone)
+    lower, failed = torch.linalg.cholesky_ex(P[gone[:, None], gone])
+    if int(failed):
+        raise NumericalError(
+            f"eliminate: the inverse of {P.shape[0]} columns is not positive at {gone.numel()} of them any "
+            "more. Raise damping, or give more calibration rows."
+        )
+    solved = torch.cholesky_solve(torch.cat([across.T, B[gone]], dim=1), lower)
+    error = (B[gone] * solved[:, kept.numel() :]).sum()
+    P = P[kept[:, None], kept].addmm_(across, solved[:, : kept.numel()], alpha=-1)
+    return P, B[kept] - across @ solved[:, kept.numel() :], error

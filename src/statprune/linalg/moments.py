@@ -1,0 +1,136 @@
+"""Everything that a least-squares fit of Y on Z needs, summed batch by batch; with or without a constant.
+
+Sources: the normal equations with centred variables, Golub & Van Loan, Matrix Computations, 4th ed., 5.3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from statprune.linalg.gram import CrossGram, Gram
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Second moments of paired rows, centred where the fit has a constant.
+
+    Attributes:
+        G: (m, m) of the inputs; C: (m, out) of inputs and targets.
+        energy: sum of squares of the targets.
+        mean_input: (m,) and mean_target (out,): means over all rows; zero where the fit has no constant.
+        rows: rows seen.
+    """
+
+    G: Tensor
+    C: Tensor
+    energy: float
+    mean_input: Tensor
+    mean_target: Tensor
+    rows: int
+
+    def of(self, columns: Tensor) -> Moments:
+        """The same of some of the input columns, (count,) int64."""
+        return Moments(
+            self.G[columns[:, None], columns],
+            self.C[columns],
+            self.energy,
+            self.mean_input[columns],
+            self.mean_target,
+            self.rows,
+        )
+
+    def error(self, B: Tensor) -> float:
+        """||Y - Z B||^2 for B (m, out), over all rows."""
+        explained = (B * (2 * self.C - self.G @ B)).sum()
+        return max(0.0, self.energy - float(explained))
+
+    def against(self, B: Tensor) -> Moments:
+        """The same for the targets Y - Z B that a fit B (m, out) leaves."""
+        return Moments(
+            self.G,
+            self.C - self.G @ B,
+            self.error(B),
+            self.mean_input,
+            self.mean_target - self.mean_input @ B,
+            self.rows,
+        )
+
+
+class MomentSum:
+    """Takes pairs of rows as they come, in any floating dtype, and sums them in float64.
+
+    Products are formed in float32, as `Gram.update` allows: errors of 1e-6 of the norms, far below the
+    damping of the fits that read them. Memory: m^2 + m out numbers. Rows are moved to `device`.
+
+    Args:
+        inputs: columns of Z.
+        outputs: columns of Y.
+        constant: whether the fit has a constant, so that moments are centred.
+        device: where the sums live.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, *, constant: bool, device: torch.device | str | None = None
+    ) -> None:
+        self._gram = Gram(inputs, device=device)
+        self._cross = CrossGram(inputs, outputs, device=device)
+        self._input_sum = torch.zeros(inputs, dtype=torch.float64, device=device)
+        self._target_sum = torch.zeros(outputs, dtype=torch.float64, device=device)
+        self._energy = torch.zeros((), dtype=torch.float64, device=device)
+        self._constant = constant
+
+    @property
+    def rows(self) -> int:
+        """Rows seen so far."""
+        return self._gram.rows
+
+    def update(
+        self,
+        Z: Tensor,  # (n, inputs)
+        Y: Tensor,  # (n, outputs)
+    ) -> None:
+        """Add the rows.
+
+        Raises:
+            TypeError, ValueError: shapes or dtypes do not fit.
+            NonFiniteError: Z or Y holds NaN or infinity.
+        """
+        self._cross.update(Z, Y, product_dtype=torch.float32)
+        self._gram.update(Z, product_dtype=torch.float32)
+        self._input_sum += Z.sum(dim=0, dtype=torch.float64)
+        self._target_sum += Y.sum(dim=0, dtype=torch.float64)
+        self._energy += Y.square().sum(dtype=torch.float64)
+
+    def merge(self, other: MomentSum) -> None:
+        """Add what `other` has seen."""
+        self._gram.merge(other._gram)
+        self._cross.merge(other._cross)
+        self._input_sum += other._input_sum
+        self._target_sum += other._target_sum
+        self._energy += other._energy
+
+    def _means(self) -> tuple[Tensor, Tensor]:
+        if not self._constant or self.rows == 0:
+            return torch.zeros_like(self._input_sum), torch.zeros_like(self._target_sum)
+        return self._input_sum / self.rows, self._target_sum / self.rows
+
+    def _about(self, a: Tensor, b: Tensor) -> Moments:
+        s, t, n = self._input_sum, self._target_sum, self.rows
+        G, C = self._gram.matrix, self._cross.matrix
+        if self._constant:
+            G = G - torch.outer(a, s) - torch.outer(s, a) + n * torch.outer(a, a)
+            C = C - torch.outer(a, t) - torch.outer(s, b) + n * torch.outer(a, b)
+        energy = self._energy - 2 * (b @ t) + n * (b @ b)
+        return Moments(G, C, float(energy), a, b, n)
+
+
+def in_two(fit: MomentSum, held: MomentSum) -> tuple[Moments, Moments]:
+    """The moments of the rows to fit and of those held out, centred about the means of all rows."""
+    whole = MomentSum(*fit._cross.matrix.shape, constant=fit._constant, device=fit._energy.device)
+    whole.merge(fit)
+    whole.merge(held)
+    means = whole._means()
+    return fit._about(*means), held._about(*means)

@@ -1,0 +1,195 @@
+"""One measurement, every budget: what `plan` leaves, and what any later `compress` can start from.
+
+A folder holds `measurement.json` (damage curves, latencies, and what they were measured of) and
+`samples.safetensors` (the calibration samples' token ids, so that the refit sees the same ones).
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from statprune.anatomy.lookup import Anatomy
+from statprune.anatomy.sites import Site, module_at
+from statprune.budget.allocate import Budget
+from statprune.budget.cost import Cost, Of, Price
+from statprune.budget.damage import DamageCurve
+from statprune.budget.knapsack import knapsack, predicted, uniform_knapsack
+from statprune.budget.latency import Latency
+from statprune.budget.plan import Plan
+from statprune.calibration.samples import Samples
+from statprune.errors import BudgetError, OutputError, PlanError
+from statprune.surgery.linear import weight_of
+
+FORMAT = 1
+FILE, SAMPLES = "measurement.json", "samples.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """What was measured of a model, once.
+
+    Attributes:
+        curves: damage of every site by width.
+        sites: the model's sites, with what a unit of each costs.
+        context: tokens that a token attends to, for counting MACs.
+        latency: seconds by width, where they were measured.
+        samples: the calibration samples.
+        model: the name or folder of the model; a relative folder is relative to where `plan` ran.
+        fingerprint: of the weights that the sites read and write.
+        about: versions, dtype and the like.
+    """
+
+    curves: Mapping[str, DamageCurve]
+    sites: Sequence[Site]
+    context: int
+    latency: Latency | None
+    samples: Samples
+    model: str
+    fingerprint: str
+    about: Mapping[str, Any]
+
+    def price(self, of: Of) -> Price:
+        """What a budget of this kind counts.
+
+        Raises:
+            BudgetError: latency was not measured.
+        """
+        if of != "latency":
+            return Cost(of, self.context)
+        if self.latency is None:
+            raise BudgetError("latency was not measured here; run `statprune plan` with --latency.")
+        return self.latency
+
+    def allocate(self, budget: Budget, widths: Literal["per-layer", "uniform"]) -> Plan:
+        """The plan of least predicted damage.
+
+        Raises:
+            BudgetError: the budget cannot be reached.
+            PlanError: its restrictions name what the model does not have.
+        """
+        budget.restrictions.check(self.sites)
+        budget.require_reachable(self.sites)
+        rule = uniform_knapsack if widths == "uniform" else knapsack
+        return rule(self.curves, self.sites, budget)
+
+    def predicted(self, plan: Plan) -> float:
+        """The divergence of the outputs that the plan is expected to cause, before any compensation."""
+        return predicted(self.curves, plan)
+
+
+def fingerprint(anatomy: Anatomy) -> str:
+    """A digest of the consumers' widths, dtypes and first weights: another model has another one."""
+    digest = sha256()
+    for site in anatomy.sites:
+        weight = weight_of(module_at(anatomy.blocks[site.block], site.consumer))
+        digest.update(repr((site.name, site.units, tuple(weight.shape), str(weight.dtype))).encode())
+        digest.update(weight[:, :64].cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write(measurement: Measurement, folder: Path) -> None:
+    """Save it into a folder that does not exist yet; complete, or not there.
+
+    Raises:
+        OutputError: the folder exists or cannot be written.
+    """
+    if folder.exists():
+        raise OutputError(f"{folder} exists already; nothing is overwritten. Give another folder.")
+    content = {
+        "format": FORMAT,
+        "model": measurement.model,
+        "fingerprint": measurement.fingerprint,
+        "context": measurement.context,
+        "about": dict(measurement.about),
+        "data": measurement.samples.protocol,
+        "curves": {
+            name: {"error": curve.error.tolist(), "measured": [list(pair) for pair in curve.measured]}
+            for name, curve in measurement.curves.items()
+        },
+        "latency": None if measurement.latency is None else measurement.latency.to_json(),
+    }
+    tensors = {
+        f"{number:05d}.{name}": value.to(torch.int32).contiguous()
+        for number, batch in enumerate(measurement.samples.batches)
+        for name, value in batch.items()
+    }
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        (scratch / FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        save_file(tensors, scratch / SAMPLES)
+        scratch.chmod(0o755)
+        os.replace(scratch, folder)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error}.") from error
+
+
+def read_json(folder: Path) -> dict[str, Any]:
+    """The content of a measurement's JSON file.
+
+    Raises:
+        PlanError: there is none, or it is not one of this version.
+    """
+    try:
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PlanError(
+            f"{folder} holds no {FILE}; give a folder that `statprune plan --out` made."
+        ) from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise PlanError(f"{folder / FILE} cannot be read: {error}.") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else None
+        raise PlanError(
+            f"{folder / FILE} is of format {found!r}; this version reads format {FORMAT}. Measure again."
+        )
+    return content
+
+
+def read(folder: Path, anatomy: Anatomy) -> Measurement:
+    """The measurement in `folder`, which must be of this model.
+
+    Raises:
+        PlanError: it cannot be read, or the model is another one.
+    """
+    content = read_json(folder)
+    if content["fingerprint"] != fingerprint(anatomy):
+        raise PlanError(
+            f"{folder} was measured of {content['model']}, whose weights are others than these. "
+            f"Give that model, or measure this one."
+        )
+    return Measurement(
+        curves={
+            name: DamageCurve(np.array(curve["error"]), [(int(k), float(d)) for k, d in curve["measured"]])
+            for name, curve in content["curves"].items()
+        },
+        sites=anatomy.sites,
+        context=int(content["context"]),
+        latency=None if content["latency"] is None else Latency.of_json(content["latency"]),
+        samples=_samples(folder, content["data"]),
+        model=content["model"],
+        fingerprint=content["fingerprint"],
+        about=content["about"],
+    )
+
+
+def _samples(folder: Path, protocol: dict[str, Any]) -> Samples:
+    try:
+        tensors = load_file(folder / SAMPLES)
+    except (OSError, SafetensorError) as error:
+        raise PlanError(f"{folder / SAMPLES} cannot be read: {error}. Measure again.") from error
+    batches: dict[str, dict[str, torch.Tensor]] = {}
+    for key in sorted(tensors):
+        number, _, name = key.partition(".")
+        batches.setdefault(number, {})[name] = tensors[key].long()
+    return Samples(list(batches.values()), protocol, int(protocol["tokens"]))

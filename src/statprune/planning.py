@@ -1,0 +1,137 @@
+"""`plan`: measure a model once, so that any budget can be answered and compressed to later."""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import PreTrainedModel
+
+from statprune import measurement as measurements
+from statprune.engine.divergence import Probe, probe_batches
+from statprune.engine.latency import time_widths
+from statprune.engine.stat import Progress, no_progress
+from statprune.engine.survey import survey, to_survey
+from statprune.errors import InputError, OutputError, StatpruneWarning
+from statprune.evaluation.devices import evaluating
+from statprune.inputs import open_model
+from statprune.measurement import Measurement, fingerprint
+from statprune.preparation import Prepared, prepare
+from statprune.recipe import Recipe
+from statprune.version import __version__
+
+OF_THE_MEASUREMENT = ("samples", "seq_len", "text_column", "seed", "backend", "method")
+"""Options that a measurement has settled."""
+
+
+def plan(
+    model: PreTrainedModel | str | Path,
+    *,
+    data: Any,
+    out: str | Path | None = None,
+    tokenizer: Any = None,
+    latency: bool = True,
+    progress: Progress = no_progress,
+    **options: Any,
+) -> Measurement:
+    """Measure `model` once; nothing is changed.
+
+    Args:
+        model: a Hugging Face model, its folder, or its name on the hub.
+        data: calibration data, as for `compress`.
+        out: a folder that does not exist yet, for `compress(measured=...)`; None saves nothing.
+        tokenizer: takes precedence over the model's own.
+        latency: whether to time the blocks at several widths, for budgets of latency.
+        progress: called after every block with (stage, blocks done, blocks).
+        **options: samples, seq_len, text_column, dtype, device, seed: fields of `Recipe`.
+
+    Returns:
+        The measurement; `allocate` answers a budget.
+
+    Raises:
+        InputError: something given cannot be used. Raised before any pass over the data.
+    """
+    allowed = ("samples", "seq_len", "text_column", "dtype", "device", "seed")
+    for name in options:
+        if name not in allowed:
+            raise InputError(
+                f"there is no option {name!r} for a measurement; options are {', '.join(allowed)}."
+            )
+    if out is not None and Path(out).exists():
+        raise OutputError(f"{out} exists already; nothing is overwritten. Give another folder.")
+    recipe = Recipe.of_options({**options, "keep": 1.0})
+    opened = open_model(model, tokenizer, dtype=recipe.dtype, device=recipe.device)
+    with evaluating(opened.model):
+        prepared = prepare(opened, recipe, data)
+        measurement = surveyed(prepared, with_latency=latency, progress=progress)
+    if out is not None:
+        measurements.write(measurement, Path(out))
+    return measurement
+
+
+def surveyed(prepared: Prepared, *, with_latency: bool, progress: Progress) -> Measurement:
+    """Measure the model as it is."""
+    model, anatomy, samples = prepared.opened.model, prepared.anatomy, prepared.samples
+    probe = Probe(model, anatomy, probe_batches(samples.batches))
+    curves = survey(model, anatomy, to_survey(anatomy, samples.batches), probe, progress)
+    return Measurement(
+        curves=curves,
+        sites=anatomy.sites,
+        context=prepared.context,
+        latency=time_widths(model, anatomy, samples.batches[0]) if with_latency else None,
+        samples=samples,
+        model=prepared.opened.name,
+        fingerprint=fingerprint(anatomy),
+        about={
+            "statprune": __version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "model_type": model.config.model_type,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "notes": list(prepared.notes),
+        },
+    )
+
+
+def start_of(
+    model: Any, data: Any, measured: str | Path | None, options: Mapping[str, Any]
+) -> tuple[Any, Path | None]:
+    """The model to open, and the measurement to start from.
+
+    Raises:
+        InputError: model or data is missing, or an option contradicts the measurement.
+    """
+    if measured is None:
+        for name, value in (("model", model), ("data", data)):
+            if value is None:
+                raise InputError(f"no {name}; give {name}, or a measurement that `statprune plan` has made.")
+        return model, None
+    if data is not None:
+        raise InputError("both data and a measurement are given; a measurement brings its own samples.")
+    settled = [name for name in options if name in OF_THE_MEASUREMENT and options[name] is not None]
+    if settled:
+        raise InputError(
+            f"{settled[0]} was settled when {measured} was measured; leave it out, or measure again."
+        )
+    folder = Path(measured)
+    return measurements.read_json(folder)["model"] if model is None else model, folder
+
+
+@contextmanager
+def hearing() -> Iterator[list[str]]:
+    """Our own warnings as they come, each of them, noted as text as well as shown."""
+    heard: list[str] = []
+    show = warnings.showwarning
+
+    def note(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
+        if issubclass(category, StatpruneWarning):
+            heard.append(str(message))
+        show(message, category, *rest, **named)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", StatpruneWarning)
+        warnings.showwarning = note
+        yield heard
