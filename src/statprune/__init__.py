@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from statprune.checkpoint.register import register_all
 
 if TYPE_CHECKING:
+    from statprune.answers import Answers, answer
     from statprune.budget.plan import Plan
     from statprune.demo import Demonstration, demonstrate
     from statprune.errors import InputError, StatpruneError, StatpruneWarning
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from statprune.version import __version__
 
 __all__ = [
+    "Answers",
     "Demonstration",
     "InputError",
     "Inspection",
@@ -31,6 +33,7 @@ __all__ = [
     "StatpruneError",
     "StatpruneWarning",
     "__version__",
+    "answer",
     "compress",
     "demonstrate",
     "evaluate",
@@ -39,6 +42,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Answers": "answers",
     "Demonstration": "demo",
     "InputError": "errors",
     "Inspection": "inspection",
@@ -48,6 +52,7 @@ _HOMES = {
     "StatpruneError": "errors",
     "StatpruneWarning": "errors",
     "__version__": "version",
+    "answer": "answers",
     "compress": "pipeline",
     "demonstrate": "demo",
     "evaluate": "quality",

@@ -44,7 +44,7 @@ class Measurement:
         context: tokens that a token attends to, for counting MACs.
         latency: seconds by width, where they were measured.
         samples: the calibration samples.
-        model: the name or folder of the model; a relative folder is relative to where `plan` ran.
+        model: the name of the model on the hub, or its folder.
         fingerprint: of the weights that the sites read and write.
         about: versions, dtype and the like.
     """
@@ -156,14 +156,18 @@ def read_json(folder: Path) -> dict[str, Any]:
     return content
 
 
-def read(folder: Path, anatomy: Anatomy) -> Measurement:
+def read(folder: Path, anatomy: Anatomy, *, weightless: bool = False) -> Measurement:
     """The measurement in `folder`, which must be of this model.
+
+    `weightless` asks for sites of the same names and widths only: of the model just the config is open.
 
     Raises:
         PlanError: it cannot be read, or the model is another one.
     """
     content = read_json(folder)
-    if content["fingerprint"] != fingerprint(anatomy):
+    widths = {name: len(curve["error"]) - 1 for name, curve in content["curves"].items()}
+    fits = widths == {site.name: site.units for site in anatomy.sites}
+    if not fits or (not weightless and content["fingerprint"] != fingerprint(anatomy)):
         raise PlanError(
             f"{folder} was measured of {content['model']}, whose weights are others than these. "
             f"Give that model, or measure this one."

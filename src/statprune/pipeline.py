@@ -162,7 +162,7 @@ def _decide(prepared: Prepared, recipe: Recipe, trace: Trace, progress: Progress
     )
     trace.seconds["survey"] = perf_counter() - started
     plan = measurement.allocate(budget_of(recipe, measurement.price(recipe.of)), recipe.widths or "per-layer")
-    trace.predicted = measurement.predicted(plan)
+    trace.predicted, trace.damage = measurement.predicted(plan), measurement.about["damage"]
     return plan
 
 

@@ -83,7 +83,7 @@ def surveyed(prepared: Prepared, *, with_latency: bool, progress: Progress) -> M
         context=prepared.context,
         latency=time_widths(model, anatomy, samples.batches[0]) if with_latency else None,
         samples=samples,
-        model=prepared.opened.name,
+        model=_lasting(prepared.opened.name),
         fingerprint=fingerprint(anatomy),
         about={
             "statprune": __version__,
@@ -92,8 +92,14 @@ def surveyed(prepared: Prepared, *, with_latency: bool, progress: Progress) -> M
             "model_type": model.config.model_type,
             "dtype": str(model.dtype).removeprefix("torch."),
             "notes": list(prepared.notes),
+            "damage": probe.unit,
         },
     )
+
+
+def _lasting(name: str) -> str:
+    """A name on the hub as it is, a folder by its whole path: the measurement may be used from elsewhere."""
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
 
 
 def start_of(

@@ -31,8 +31,7 @@ class Restrictions:
         """Refuse what this model does not have.
 
         Raises:
-            PlanError: a site, a block or a width does not exist, or a pin lies below a floor or in a protected
-                block.
+            PlanError: a site, a block or a width does not exist, or a pin contradicts a floor or a protection.
         """
         known = {site.name: site for site in sites}
         blocks = 1 + max(site.block for site in sites)

@@ -148,7 +148,7 @@ def _show(result: "statprune.Result") -> None:
     trace = result.trace
     if trace.predicted is not None:
         measured = "" if trace.divergence is None else f"; measured afterwards {trace.divergence:.4f}"
-        say(f"damage predicted {trace.predicted:.4f}{measured} ({record['damage']})")
+        say(f"damage predicted {trace.predicted:.4f}{measured} ({trace.damage})")
     seconds = ", ".join(f"{stage} {time:.1f} s" for stage, time in result.trace.seconds.items())
     say(f"time: {seconds}")
     if result.folder is not None:

@@ -12,6 +12,7 @@ from statprune.cli.compress import compress_command
 from statprune.cli.demo import demo_command
 from statprune.cli.evaluate import evaluate_command
 from statprune.cli.inspect import inspect_command
+from statprune.cli.plan import plan_command
 from statprune.errors import InputError, StatpruneError
 from statprune.version import __version__
 
@@ -28,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("inspect")(inspect_command)
+app.command("plan")(plan_command)
 app.command("compress")(compress_command)
 app.command("evaluate")(evaluate_command)
 app.command("demo")(demo_command)

@@ -7,7 +7,6 @@ import typer
 
 import statprune
 from statprune.cli.options import (
-    Data,
     Debug,
     Device,
     Dtype,
@@ -107,4 +106,6 @@ def _show(answered: "statprune.Answers", folder: Path | None) -> None:
         ],
     )
     if folder is not None:
-        say(f"statprune compress --from {folder} --keep SHARE --of {answered.of} --out DIR makes one of them.")
+        say(
+            f"statprune compress --from {folder} --keep SHARE --of {answered.of} --out DIR makes one of them."
+        )

@@ -18,6 +18,8 @@ STAGES = {
     "measure": "measuring the dense model",
     "feed_forward": "cutting neurons",
     "attention": "cutting heads",
+    "survey": "measuring errors and damage",
+    "refit": "choosing and refitting",
 }
 
 

@@ -19,6 +19,9 @@ from statprune.calibration.stream import Batch, Stream, advance, before_first_bl
 HOLD_OUT = 4
 """Every fourth calibration sample is held out: dampings are chosen, and outputs compared, on those."""
 
+CHOICES = "KL(dense || thin) of the outputs, nats a choice, on calibration samples held out"
+NUMBERS = "squared error of the outputs over the dense ones', on calibration samples held out"
+
 PROBE_TOKENS = 4096
 """Tokens on which divergences are measured, at most, unless one sample has more."""
 
@@ -89,11 +92,15 @@ class Outputs:
         output = behind_last_block(self._model, self._blocks, hidden, batch)
         return compared(output, batch["attention_mask"].to(hidden.device).bool())
 
+    @property
+    def unit(self) -> str:
+        """What the divergence is, in words."""
+        numbers = self._numbers(self._dense[0][0])
+        return NUMBERS if numbers else CHOICES
+
     def _numbers(self, outputs: Tensor) -> bool:
-        """Whether these are numbers and not choices: hidden states, or a score."""
-        return outputs.shape[-1] == 1 or (
-            self._model.get_output_embeddings() is None and (self._model.base_model is self._model)
-        )
+        """Whether these are numbers, a score or the hidden states of a model without a head, not choices."""
+        return outputs.shape[-1] == 1 or self._model.base_model is self._model
 
 
 class Probe:
@@ -106,6 +113,7 @@ class Probe:
         self._blocks = anatomy.blocks
         self.stream = before_first_block(model, anatomy.blocks, batches)
         self._outputs = Outputs(model, anatomy.blocks, batches, self._through(0))
+        self.unit = self._outputs.unit
 
     def divergence(self, start: int) -> float:
         """Of the model as it is, whose blocks in front of `start`, where the stream stands, are dense."""

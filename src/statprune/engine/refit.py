@@ -112,7 +112,7 @@ def _finish(
     part = [{name: value[rows[n]] for name, value in data.batches[n].items()} for n in used]
     before, after = ([stream.hidden[n][rows[n]] for n in used] for stream in (dense, thin))
     outputs = Outputs(model, anatomy.blocks, part, before)
-    trace.divergence = outputs.divergence(after)
+    trace.divergence, trace.damage = outputs.divergence(after), outputs.unit
 
 
 def _observed(dense: Stream, block: nn.Module, sites: Sequence[Site]) -> _Dense:

@@ -33,6 +33,8 @@ class Trace:
     warnings: list[str] = field(default_factory=list)
     predicted: float | None = None
     """Divergence of the outputs that the plan was expected to cause (engine/divergence.py)."""
+    damage: str = ""
+    """What these two numbers are, in words."""
     divergence: float | None = None
     """What was measured afterwards, on calibration samples held out; None for methods that do not."""
 

@@ -1,0 +1,1 @@
+"""Quality of pruned models, method by method: `python -m benchmarks.quality`."""

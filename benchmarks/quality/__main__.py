@@ -1,0 +1,117 @@
+"""Methods x models x budgets x seeds: run what is missing, then write RESULTS.md.
+
+    python benchmarks/finetune.py ...                                         # once, see there
+    STATPRUNE_SHARED=... python -m benchmarks.quality --finetuned DIR [--subject NAME] [--method NAME]
+
+Every result is a line of results.jsonl as soon as it is there; a run that was stopped goes on where it was, and
+several may run side by side. `--model NAME_OR_FOLDER` adds a causal model of the hub.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from benchmarks.protocol import conditions
+from benchmarks.quality.methods import METHODS, Case
+from benchmarks.quality.report import HERE, write_report
+from benchmarks.quality.subjects import Subject, decoder, subjects
+
+SEEDS = (0, 1, 2)
+RESULTS = HERE / "results.jsonl"
+
+
+def done() -> dict[tuple[Any, ...], dict[str, Any]]:
+    """Results by (subject, method, keep, seed)."""
+    if not RESULTS.exists():
+        return {}
+    rows = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    return {(row["subject"], row["method"], row["keep"], row["seed"]): row for row in rows}
+
+
+def note(row: dict[str, Any]) -> None:
+    """Append a result in one write, so that runs side by side do not mix."""
+    line = json.dumps(row | {"conditions": conditions()}) + "\n"
+    handle = os.open(RESULTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(handle, line.encode())
+    finally:
+        os.close(handle)
+    told = {name: value for name, value in row.items() if name not in ("trace", "protocol")}
+    print(json.dumps(told), flush=True)
+
+
+def run(subject: Subject, methods: list[str], budgets: list[float], scratch: Path) -> None:
+    """Everything of one subject that is not done yet."""
+    if (subject.name, "dense", 1.0, None) not in done():
+        opened = Case(subject, None, 0, scratch).open()  # type: ignore[arg-type]
+        scores = subject.judge(opened.model.eval(), opened.tokenizer)
+        note(
+            {"subject": subject.name, "method": "dense", "keep": 1.0, "seed": None, "share": 1.0}
+            | {"scores": scores, "protocol": subject.protocol | {"of": subject.of}}
+        )
+    for seed in SEEDS:
+        missing = [
+            (method, keep)
+            for keep in budgets
+            for method in methods
+            if (subject.name, method, keep, seed) not in done()
+        ]
+        if not missing:
+            continue
+        opened = Case(subject, None, seed, scratch).open()  # type: ignore[arg-type]
+        samples = subject.draw(opened, subject.samples, seed)
+        case = Case(subject, samples, seed, scratch)
+        plain = forward_seconds(opened.model, samples.batches)
+        for method, keep in missing:
+            made = METHODS[method](case, keep)
+            scores = subject.judge(made.model, opened.tokenizer)
+            note(
+                {"subject": subject.name, "method": method, "keep": keep, "seed": seed}
+                | {"share": made.share, "scores": scores, "seconds": made.seconds, "plain": plain}
+                | {"tokens": samples.tokens, "trace": made.trace}
+            )
+
+
+@torch.no_grad()
+def forward_seconds(model: Any, batches: list[dict[str, torch.Tensor]]) -> float:
+    """One plain forward pass of the calibration samples; a first one warms up."""
+    spent = 0.0
+    for _ in range(2):
+        started = perf_counter()
+        for batch in batches:
+            model(**batch)
+        spent = perf_counter() - started
+    return spent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--finetuned", type=Path, help="folder of minilm-sst2, -mrpc, -stsb and -squad")
+    parser.add_argument("--subject", action="append", help="only these")
+    parser.add_argument("--method", action="append", choices=list(METHODS), help="only these")
+    parser.add_argument("--keep", action="append", type=float, help="only these")
+    parser.add_argument("--model", action="append", default=[], help="a causal model of the hub, besides")
+    parser.add_argument("--report", action="store_true", help="run nothing, write RESULTS.md")
+    parser.add_argument("--scratch", type=Path, help="keep the measurements here")
+    given = parser.parse_args()
+    if not given.report:
+        known = subjects(given.finetuned) | {
+            name: (lambda name=name: decoder(name, name)) for name in given.model
+        }
+        with tempfile.TemporaryDirectory() as temporary:
+            for name, make in known.items():
+                if given.subject is None or name in given.subject:
+                    subject = make()
+                    budgets = [keep for keep in subject.budgets if given.keep is None or keep in given.keep]
+                    run(subject, given.method or list(METHODS), budgets, given.scratch or Path(temporary))
+    write_report(list(done().values()))
+
+
+if __name__ == "__main__":
+    main()

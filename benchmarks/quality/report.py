@@ -1,0 +1,202 @@
+"""results.jsonl and slicegpt.json -> RESULTS.md: every table, and which goals are met."""
+
+import json
+from collections.abc import Callable, Sequence
+from math import log
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.protocol import conditions, table
+
+HERE = Path(__file__).parent
+Row = dict[str, Any]
+DECODERS = ("wiki-llama-7m", "stories260K")
+TASKS = ("sst2", "mrpc", "stsb", "squad")
+METRICS = {
+    "sst2": "accuracy",
+    "mrpc": "accuracy",
+    "stsb": "spearman",
+    "squad": "f1",
+    "stsb-cosine": "spearman",
+}
+
+
+def slicegpt() -> list[Row]:
+    """The figures of the original SliceGPT code, as rows of ours."""
+    path = HERE / "slicegpt.json"
+    if not path.exists():
+        return []
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    return [
+        {"subject": row["model"], "method": "slicegpt", "keep": row["keep"], "seed": row["seed"]}
+        | {"share": row["share"], "scores": {name: row[name] for name in ("WikiText-2", "C4")}}
+        for row in rows
+    ]
+
+
+class Results:
+    """Damages by subject, method, budget and metric."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = [*rows, *slicegpt()]
+        self.dense = {row["subject"]: row["scores"] for row in rows if row["method"] == "dense"}
+
+    def subjects(self) -> list[str]:
+        return list(self.dense)
+
+    def of(self, subject: str) -> list[Row]:
+        return [row for row in self.rows if row["subject"] == subject and row["method"] != "dense"]
+
+    def budgets(self, subject: str) -> list[float]:
+        return sorted({row["keep"] for row in self.of(subject)}, reverse=True)
+
+    def methods(self, subject: str) -> list[str]:
+        return list(dict.fromkeys(row["method"] for row in self.of(subject)))
+
+    def damages(self, subject: str, method: str, keep: float, metric: str) -> list[float]:
+        dense = self.dense[subject][metric]
+        decoder = "perplexity" not in metric and set(self.dense[subject]) >= {"C4"}
+        damage: Callable[[float], float] = (lambda x: log(x / dense)) if decoder else (lambda x: dense - x)
+        return sorted(
+            damage(row["scores"][metric])
+            for row in self.of(subject)
+            if (row["method"], row["keep"]) == (method, keep)
+        )
+
+    def middle(self, subject: str, method: str, keep: float, metric: str) -> float | None:
+        found = self.damages(subject, method, keep, metric)
+        return median(found) if found else None
+
+    def best_stat(self, subject: str, keep: float, metric: str) -> float | None:
+        both = [self.middle(subject, f"stat, {rule}", keep, metric) for rule in ("published", "uniform")]
+        found = [each for each in both if each is not None]
+        return min(found) if found else None
+
+
+def matrix(results: Results, subject: str) -> str:
+    """One table a metric: methods down, budgets across; median (least to most) over the seeds."""
+    parts = []
+    for metric, dense in results.dense[subject].items():
+        budgets = results.budgets(subject)
+        lines = []
+        for method in results.methods(subject):
+            cells = []
+            for keep in budgets:
+                found = results.damages(subject, method, keep, metric)
+                cells.append(_cell(found, 4 if metric in ("WikiText-2", "C4") else 2))
+            shares = [row["share"] for row in results.of(subject) if row["method"] == method]
+            lines.append([method, *cells, f"{min(shares):.3f}-{max(shares):.3f}"])
+        head = ["method", *(f"{keep:g}" for keep in budgets), "shares"]
+        parts.append(f"### {subject}, {metric}; dense {dense:.2f}\n\n{table(head, lines)}")
+    return "\n\n".join(parts)
+
+
+def _cell(found: list[float], digits: int) -> str:
+    if not found:
+        return ""
+    spread = f" ({found[0]:.{digits}f} to {found[-1]:.{digits}f})" if len(found) > 1 else ""
+    return f"{median(found):.{digits}f}{spread}"
+
+
+def goals(results: Results) -> str:
+    """The issue's goals, one line each, with what was reached."""
+    lines = []
+    for keep, most in ((0.875, 0.35), (0.75, 0.35), (0.625, 0.35), (0.5, 0.5)):
+        for metric in ("WikiText-2", "C4"):
+            lines.append(_ratio(results, "wiki-llama-7m", keep, metric, most))
+    for subject in DECODERS:
+        for metric in ("WikiText-2", "C4"):
+            lines.append(_below_all(results, subject, metric, "ours"))
+            lines.append(_below_all(results, subject, metric, "ours, uniform"))
+    lines += [_encoders(results, keep, most) for keep, most in ((0.6, 0.3), (0.5, 0.5))]
+    return table(["goal", "reached", "met"], [line for line in lines if line])
+
+
+def _ratio(results: Results, subject: str, keep: float, metric: str, most: float) -> list[str]:
+    ours, theirs = results.middle(subject, "ours", keep, metric), results.best_stat(subject, keep, metric)
+    if ours is None or theirs is None:
+        return []
+    ratio = ours / theirs if theirs > 0 else float("inf")
+    told = f"{ours:.4f} / {theirs:.4f} = {ratio:.2f}"
+    return [f"{subject}, {metric}, keep {keep:g}: at most {most:g} of stat's", told, _yes(ratio <= most)]
+
+
+UNIFORM = ("random", "magnitude", "wanda-sp", "least-squares", "mask-tuning", "stat, uniform")
+
+
+def _below_all(results: Results, subject: str, metric: str, method: str) -> list[str]:
+    others = [
+        other
+        for other in results.methods(subject)
+        if not other.startswith("ours") and (method == "ours" or other in UNIFORM)
+    ]
+    lost = []
+    for keep in results.budgets(subject):
+        ours = results.middle(subject, method, keep, metric)
+        for other in others:
+            theirs = results.middle(subject, other, keep, metric)
+            if ours is not None and theirs is not None and theirs <= ours:
+                lost.append(f"{other} at {keep:g} ({theirs:.4f} against {ours:.4f})")
+    peers = "every other method" if method == "ours" else "every other uniform method"
+    return [f"{subject}, {metric}: {method} below {peers}", "; ".join(lost) or "yes", _yes(not lost)]
+
+
+def _encoders(results: Results, keep: float, most: float) -> list[str]:
+    tasks = [task for task in TASKS if f"MiniLM {task}" in results.dense]
+    if not tasks:
+        return []
+    pairs = []
+    for task in tasks:
+        subject, metric = f"MiniLM {task}", METRICS[task]
+        pairs.append(
+            (results.middle(subject, "ours", keep, metric), results.best_stat(subject, keep, metric))
+        )
+    whole = [(a, b) for a, b in pairs if a is not None and b is not None]
+    if len(whole) < len(tasks):
+        return []
+    ours, theirs = (sum(each) / len(whole) for each in zip(*whole, strict=True))
+    told = f"{ours:.2f} / {theirs:.2f} points = {ours / theirs:.2f}, over {', '.join(tasks)}"
+    return [f"encoders, keep {keep:g} of MACs: at most {most:g} of stat's", told, _yes(ours <= most * theirs)]
+
+
+def _yes(met: bool) -> str:
+    return "yes" if met else "**no**"
+
+
+def cost(results: Results) -> str:
+    """Time of the methods over one plain forward pass of the same samples."""
+    lines = []
+    for subject in results.subjects():
+        for method in results.methods(subject):
+            rows = [row for row in results.of(subject) if row["method"] == method and "plain" in row]
+            if rows and not method.startswith("ours"):
+                ratio = median(row["seconds"] / row["plain"] for row in rows)
+                lines.append([subject, method, f"{ratio:.1f}x"])
+    return table(["model", "method", "time over a forward pass"], lines)
+
+
+def write_report(rows: Sequence[Row]) -> None:
+    """RESULTS.md from the rows that are there."""
+    results = Results(rows)
+    protocols = [
+        f"- {row['subject']}: " + "; ".join(f"{key}: {value}" for key, value in row["protocol"].items())
+        for row in rows
+        if row["method"] == "dense"
+    ]
+    sections = [
+        "# Quality of pruned models, method by method",
+        "Made by `python -m benchmarks.quality`. Damage is ln(perplexity / dense perplexity) for decoders and "
+        "points lost for encoders; cells are the median over three seeds (least to most). The seed draws the "
+        "calibration samples.",
+        "## Goals",
+        goals(results),
+        "## Damage",
+        *(matrix(results, subject) for subject in results.subjects()),
+        "## Protocol",
+        "\n".join([*protocols, *(f"- {key}: {value}" for key, value in conditions().items())]),
+    ]
+    for name in ("ablation.md", "cost.md", "more-data.md"):
+        if (HERE / name).exists():
+            sections.insert(-2, (HERE / name).read_text(encoding="utf-8").strip())
+    (HERE / "RESULTS.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")

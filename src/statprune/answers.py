@@ -1,0 +1,104 @@
+"""What a budget costs and what it buys, read off one measurement."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from statprune import measurement as measurements
+from statprune.anatomy.lookup import anatomy_of
+from statprune.budget.cost import Cost
+from statprune.budget.plan import Plan
+from statprune.checkpoint.skeleton import skeleton
+from statprune.engine.stat import Progress, no_progress
+from statprune.errors import BudgetError
+from statprune.measurement import Measurement
+from statprune.planning import plan as measure
+from statprune.planning import start_of
+from statprune.preparation import budget_of
+from statprune.recipe import Recipe
+
+OF_THE_BUDGET = ("of", "widths", "multiple", "floors", "protect", "pins")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One budget: the plan of least predicted damage, or why there is none.
+
+    `share` is of what the budget counts; `parameters` are those of the prunable projections under the plan.
+    """
+
+    keep: float
+    plan: Plan | None
+    share: float
+    parameters: int
+    predicted: float
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers to several budgets of one kind, and what their damage is, in words."""
+
+    of: str
+    damage: str
+    answers: tuple[Answer, ...]
+    latency: dict[str, Any] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able content."""
+        return asdict(self)
+
+
+def answer(
+    model: PreTrainedModel | str | Path | None = None,
+    *,
+    data: Any = None,
+    measured: str | Path | None = None,
+    out: str | Path | None = None,
+    keeps: Sequence[float],
+    progress: Progress = no_progress,
+    **options: Any,
+) -> Answers:
+    """Measure a model, or take a measurement made before, and answer budgets; nothing is changed.
+
+    Args:
+        model: as for `plan`; with `measured` it may be left out. Of a folder or a hub name that was measured
+            before only the config is read.
+        data: calibration data, as for `compress`; not with `measured`.
+        measured: a folder that `plan` has written.
+        out: where to save a new measurement.
+        keeps: shares to answer for.
+        progress: called after every block with (stage, blocks done, blocks).
+        **options: of, widths, multiple, floors, protect, pins; and those of `plan`.
+
+    Raises:
+        InputError: something given cannot be used. A share that cannot be reached is answered as such.
+    """
+    asked = {name: value for name, value in options.items() if name in OF_THE_BUDGET}
+    recipes = [Recipe.of_options({**asked, "keep": keep}) for keep in keeps]
+    model, folder = start_of(model, data, measured, {})
+    if folder is None:
+        rest = {name: value for name, value in options.items() if name not in OF_THE_BUDGET}
+        latency = out is not None or options.get("of") == "latency"
+        found = measure(model, data=data, out=out, latency=latency, progress=progress, **rest)
+    else:
+        opened = skeleton(model) if isinstance(model, str | Path) else model
+        found = measurements.read(folder, anatomy_of(opened), weightless=True)
+    latency_of = None if found.latency is None else dict(found.latency.conditions)
+    return Answers(
+        recipes[0].of, found.about["damage"], tuple(_answer(found, each) for each in recipes), latency_of
+    )
+
+
+def _answer(found: Measurement, recipe: Recipe) -> Answer:
+    price, keep = found.price(recipe.of), float(recipe.keep or 1.0)
+    try:
+        plan = found.allocate(budget_of(recipe, price), recipe.widths or "per-layer")
+    except BudgetError as error:
+        return Answer(keep, None, 0.0, 0, 0.0, str(error))
+    share = price.of_plan(plan, found.sites) / price.dense(found.sites)
+    parameters = Cost("params", found.context).of_plan(plan, found.sites)
+    return Answer(keep, plan, share, parameters, found.predicted(plan))
