@@ -3,8 +3,8 @@
     python benchmarks/finetune.py ...                                         # once, see there
     STATPRUNE_SHARED=... python -m benchmarks.quality --finetuned DIR [--subject NAME] [--method NAME]
 
-Every result is a line of results.jsonl as soon as it is there; a run that was stopped goes on where it was, and
-several may run side by side. `--model NAME_OR_FOLDER` adds a causal model of the hub.
+Every result is a line of results.jsonl as soon as it is there; a run that was stopped goes on where it was,
+and several may run side by side. `--model NAME_OR_FOLDER` adds a causal model of the hub.
 """
 
 import argparse

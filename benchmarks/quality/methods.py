@@ -81,7 +81,7 @@ def _compressed(case: Case, opened: Opened, keep: float, **options: Any) -> Made
 
 
 def _share(case: Case, plan: statprune.Plan, added: int = 0) -> float:
-    """Of what the budget counts, at the mean length of the samples: batches given to us tell only the longest."""
+    """Of what the budget counts, at the mean length of the samples."""
     sites = anatomy_of(case.open().model).sites
     cost = Cost(case.subject.of, case.context())
     return (cost.of_plan(plan, sites) + added) / cost.dense(sites)

@@ -43,18 +43,23 @@ class Results:
         self.dense = {row["subject"]: row["scores"] for row in rows if row["method"] == "dense"}
 
     def subjects(self) -> list[str]:
+        """Those whose dense model has been judged."""
         return list(self.dense)
 
     def of(self, subject: str) -> list[Row]:
+        """All rows of narrowed models."""
         return [row for row in self.rows if row["subject"] == subject and row["method"] != "dense"]
 
     def budgets(self, subject: str) -> list[float]:
+        """From the largest to the smallest."""
         return sorted({row["keep"] for row in self.of(subject)}, reverse=True)
 
     def methods(self, subject: str) -> list[str]:
+        """In the order in which they were run."""
         return list(dict.fromkeys(row["method"] for row in self.of(subject)))
 
     def damages(self, subject: str, method: str, keep: float, metric: str) -> list[float]:
+        """One for each seed, ascending."""
         dense = self.dense[subject][metric]
         decoder = "perplexity" not in metric and set(self.dense[subject]) >= {"C4"}
         damage: Callable[[float], float] = (lambda x: log(x / dense)) if decoder else (lambda x: dense - x)
@@ -65,10 +70,12 @@ class Results:
         )
 
     def middle(self, subject: str, method: str, keep: float, metric: str) -> float | None:
+        """The median over the seeds; None where nothing was run."""
         found = self.damages(subject, method, keep, metric)
         return median(found) if found else None
 
     def best_stat(self, subject: str, keep: float, metric: str) -> float | None:
+        """STAT's at its better allocation."""
         both = [self.middle(subject, f"stat, {rule}", keep, metric) for rule in ("published", "uniform")]
         found = [each for each in both if each is not None]
         return min(found) if found else None
@@ -186,9 +193,9 @@ def write_report(rows: Sequence[Row]) -> None:
     ]
     sections = [
         "# Quality of pruned models, method by method",
-        "Made by `python -m benchmarks.quality`. Damage is ln(perplexity / dense perplexity) for decoders and "
-        "points lost for encoders; cells are the median over three seeds (least to most). The seed draws the "
-        "calibration samples.",
+        "Made by `python -m benchmarks.quality`. Damage is ln(perplexity / dense) for decoders and "
+        "points lost for encoders; cells are the median over three seeds (least to most). The seed draws "
+        "the calibration samples.",
         "## Goals",
         goals(results),
         "## Damage",

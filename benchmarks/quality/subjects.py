@@ -62,8 +62,8 @@ def decoder(name: str, folder: Path | str) -> Subject:
         judge=_perplexities,
         damage=lambda dense, found: log(found / dense),
         protocol={
-            "calibration": f"128 windows of {SEQ_LEN} tokens of English Wikipedia of 2014, part AE, articles that "
-            "WikiText holds left out",
+            "calibration": f"128 windows of {SEQ_LEN} tokens of English Wikipedia of 2014, part AE, without "
+            "articles that WikiText holds",
             "test": f"the first {TOKENS} tokens of WikiText-2 test and of a C4 sample, windows of {SEQ_LEN}",
             "damage": "ln(perplexity / dense perplexity)",
         },
@@ -132,6 +132,6 @@ def _perplexities(model: Any, tokenizer: Any) -> dict[str, float]:
         measured = evaluate(
             model, data=str(shared(path)), tokenizer=tokenizer, seq_len=SEQ_LEN, max_tokens=TOKENS
         )
-        assert isinstance(measured, Perplexity)
-        found[name] = measured.perplexity
+        if isinstance(measured, Perplexity):
+            found[name] = measured.perplexity
     return found

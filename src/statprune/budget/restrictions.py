@@ -31,7 +31,7 @@ class Restrictions:
         """Refuse what this model does not have.
 
         Raises:
-            PlanError: a site, a block or a width does not exist, or a pin contradicts a floor or a protection.
+            PlanError: a site, block or width does not exist, or a pin contradicts a floor or a protection.
         """
         known = {site.name: site for site in sites}
         blocks = 1 + max(site.block for site in sites)

@@ -186,7 +186,7 @@ def _reading(
 
 
 def _require_finite(hidden: Tensor, place: str) -> None:
-    wrong = int((~torch.isfinite(hidden)).sum())
+    wrong = 0 if bool(torch.isfinite(hidden.sum())) else int((~torch.isfinite(hidden)).sum())
     if wrong:
         raise NonFiniteError(
             f"{place}: {wrong} of {hidden.numel()} hidden states are NaN or infinite in {hidden.dtype}. "

@@ -22,6 +22,8 @@ HOLD_OUT = 4
 CHOICES = "KL(dense || thin) of the outputs, nats a choice, on calibration samples held out"
 NUMBERS = "squared error of the outputs over the dense ones', on calibration samples held out"
 
+SURVEYED = 12
+
 PROBE_TOKENS = 4096
 """Tokens on which divergences are measured, at most, unless one sample has more."""
 
@@ -50,8 +52,9 @@ def to_probe(batches: Sequence[Batch], rows: Sequence[Tensor], tokens: int) -> l
 
 
 def probe_batches(batches: Sequence[Batch]) -> list[Batch]:
-    """The held-out samples on which divergences are measured."""
-    rows = to_probe(batches, held_out(batches), PROBE_TOKENS)
+    """Held-out samples for a survey: a twelfth of the tokens, and no more than PROBE_TOKENS."""
+    tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+    rows = to_probe(batches, held_out(batches), min(PROBE_TOKENS, tokens // SURVEYED))
     return [
         {name: value[each] for name, value in batch.items()}
         for batch, each in zip(batches, rows, strict=True)

@@ -25,7 +25,7 @@ def through_block(
         NonFiniteError: an activation or a hidden state is NaN or infinite; names the place.
     """
     seen = {site.name: make(site.units * site.columns) for site in sites}
-    advance(stream, block, index, {site.consumer: naming(seen[site.name], site) for site in sites})
+    advance(stream, block, index, {site.consumer: naming(seen[site.name].update, site) for site in sites})
     return seen
 
 
@@ -56,12 +56,12 @@ def curve_of(site: Site, factor: Factor, weight: Tensor) -> Curve:
     )
 
 
-def naming(seen: Accumulator, site: Site) -> Reader:
-    """A reader that gives `seen` what the site's consumer reads; an error names the site."""
+def naming(update: Reader, site: Site) -> Reader:
+    """A reader that hands on what the site's consumer reads; an error names the site."""
 
     def read(Z: Tensor) -> None:
         try:
-            seen.update(Z)
+            update(Z)
         except NonFiniteError as error:
             raise NonFiniteError(
                 f"{site.name}, read by {site.consumer}: {error} Nothing was written."

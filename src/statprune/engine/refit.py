@@ -3,14 +3,15 @@
 The calibration data walks through the network in two streams, dense and thin. At every block, first the dense
 stream passes it; then its sites are narrowed for the thin stream, attention before feed-forward:
 
-    adapt      the producers read what the thin stream brings; their weights are fitted so that they see what
-               the dense stream brings:                     W <- W (1 + M)^T,      x_dense ~ x_thin (1 + M)
+    adapt      the producers read what the thin stream brings; they are fitted to see what the dense one
+               brings:         W <- W (1 + M)^T   with   x_dense ~ x_thin (1 + M)
     choose     units go one group after the other, the one first that the consumer misses least once the
                others are fitted again                      (linalg/elimination.py)
     fit        the consumer's new weight brings the thin hidden state as near to the dense one as the kept
                units can:      min_B ||(dense output + dense residual - thin residual) - Z_thin B||^2
 
-so that each site makes good what the cuts before it have lost. Every damping is chosen on samples held out.
+so that each site makes good what the cuts before it have lost. How far it follows that, is decided on samples
+held out.
 
 Sources: algorithm notes in docs/algorithm.md; compensation: Frantar & Alistarh 2022; Park et al., "K-prune",
 ICLR 2024; elimination: Hassibi & Stork 1992; Meng et al., "OSSCAR", ICML 2024.
@@ -19,6 +20,7 @@ ICLR 2024; elimination: Hassibi & Stork 1992; Meng et al., "OSSCAR", ICML 2024.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import sqrt
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,13 +35,14 @@ from statprune.engine.measure import consumer_weight
 from statprune.engine.stat import Progress, no_progress
 from statprune.engine.trace import Trace
 from statprune.linalg.elimination import eliminate
-from statprune.linalg.held_out import ConsumerFit, compensation, fit_consumer
+from statprune.linalg.held_out import LOCAL, NONE, compensation, fit_consumer
+from statprune.linalg.least_squares import ridge
 from statprune.linalg.moments import Moments, MomentSum, in_two
 from statprune.surgery.cut import cut
 from statprune.surgery.linear import set_weight, weight_of
 
-CHOICE_DAMPING = 1e-4
-"""Of the elimination where nothing that was lost can be made good, as a share of the mean diagonal."""
+ADAPTED, FEWEST_ADAPTED = 16, 4096
+"""Tokens that producers are adapted on: so many for each of their inputs, and at least so many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,34 +161,42 @@ class _Block:
         linears = [module_at(self.block, producer.path) for producer in site.producers]
         constant = all(linear.bias is not None for linear in linears)
         pair = self._pair(width, width, constant)
+        enough = max(FEWEST_ADAPTED, ADAPTED * width)
         for number, seen in enumerate(until(self.thin, self.block, self.index, path)):
             self._add(pair, number, seen[path], self.dense.inputs[path][number] - seen[path])
-        lost, held = in_two(*pair)
-        M, damping = compensation(lost, held)
-        if damping == float("inf"):
+            if pair[0].rows >= enough:
+                break
+        fit, held, whole = in_two(*pair)
+        found = compensation(fit, held)
+        if found.damping == NONE:
             return
-        shift = lost.mean_target - lost.mean_input @ M
+        M = ridge(whole.G, whole.C, found.damping).X
+        shift = whole.mean_target - whole.mean_input @ M
         for linear in linears:
             W = weight_of(linear).double()
             if constant:
-                linear.bias = nn.Parameter(
-                    (linear.bias + W @ shift).to(linear.bias.dtype), requires_grad=linear.bias.requires_grad
-                )
+                _add_to_bias(linear, W @ shift)
             set_weight(linear, W + W @ M.T)
 
     def narrow(self, site: Site, count: int, trace: Trace) -> None:
         """Choose `count` units of `site`, cut it, and fit its consumer."""
-        fit, held = self._moments(site)
+        fit, held, whole = self._moments(site)
         W = consumer_weight(site, self.block)
+        dense = W.T
+        made_good = compensation(fit.against(dense), held.against(dense))
         kept = torch.arange(site.units, device=W.device)
         if count < site.units:
-            kept = _chosen(site, fit, held, W, count)
-        found = fit_consumer(fit, held, W, site.columns_of(kept))
+            damping = LOCAL if made_good.damping == NONE else made_good.damping
+            chosen = eliminate(whole.G, dense + made_good.B, unit=site.columns, damping=damping)
+            kept = chosen.order[:count].sort().values
+        found = fit_consumer(whole, W, site.columns_of(kept), made_good.damping)
         cut(self.anatomy.entry, self.block, site, kept, found.B.T)
-        self._shift_bias(site, found)
-        trace.add(site, kept.tolist(), sqrt(found.held_out), found.condition, len(kept) * site.columns)
+        consumer = module_at(self.block, site.consumer)
+        if consumer.bias is not None:
+            _add_to_bias(consumer, found.shift)
+        trace.add(site, kept.tolist(), sqrt(found.error), found.condition, len(kept) * site.columns)
 
-    def _moments(self, site: Site) -> tuple[Moments, Moments]:
+    def _moments(self, site: Site) -> tuple[Moments, Moments, Moments]:
         outputs, consumer = self.dense.outputs[site.consumer], module_at(self.block, site.consumer)
         bias = consumer.bias
         pair = self._pair(site.units * site.columns, outputs[0].shape[1], bias is not None)
@@ -208,23 +219,8 @@ class _Block:
         pair[0].update(Z[~held], Y[~held])
         pair[1].update(Z[held], Y[held])
 
-    def _shift_bias(self, site: Site, found: ConsumerFit) -> None:
-        consumer = module_at(self.block, site.consumer)
-        if consumer.bias is not None:
-            consumer.bias = nn.Parameter(
-                (consumer.bias + found.shift).to(consumer.bias.dtype),
-                requires_grad=consumer.bias.requires_grad,
-            )
 
-
-def _chosen(site: Site, fit: Moments, held: Moments, W: Tensor, count: int) -> Tensor:
-    """The `count` units, ascending, that a fit to the compensated target misses least."""
-    dense = W.T
-    lost, damping = compensation(fit.against(dense), held.against(dense))
-    order = eliminate(
-        fit.G + held.G,
-        dense + lost,
-        unit=site.columns,
-        damping=CHOICE_DAMPING if damping == float("inf") else damping,
-    ).order
-    return order[:count].sort().values
+def _add_to_bias(linear: Any, shift: Tensor) -> None:
+    """Add `shift` (outputs,) to the bias of `linear`."""
+    bias = linear.bias
+    linear.bias = nn.Parameter((bias + shift).to(bias.dtype), requires_grad=bias.requires_grad)

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from statprune.anatomy.lookup import Anatomy
 from statprune.anatomy.sites import Site, module_at
 from statprune.budget.damage import DamageCurve, widths_to_measure
-from statprune.calibration.stream import Batch, advance, before_first_block
+from statprune.calibration.stream import Batch, Reader, advance, before_first_block
 from statprune.engine.divergence import Probe
 from statprune.engine.measure import consumer_weight, naming
 from statprune.engine.stat import Progress, no_progress
@@ -64,12 +64,17 @@ def survey(
     for index, block in enumerate(anatomy.blocks):
         sites = anatomy.sites_of_block(index)
         seen = {site.name: Gram(site.units * site.columns, device=model.device) for site in sites}
-        advance(stream, block, index, {site.consumer: naming(seen[site.name], site) for site in sites})
+        advance(stream, block, index, {site.consumer: _reader(seen[site.name], site) for site in sites})
         for site in sites:
             curves[site.name] = _curve(site, block, seen.pop(site.name).matrix, probe)
         advance(probe.stream, block, index)
         progress("survey", index + 1, len(anatomy.blocks))
     return curves
+
+
+def _reader(gram: Gram, site: Site) -> Reader:
+    """Sums products formed in float32: far finer than the fits' damping."""
+    return naming(lambda Z: gram.update(Z, product_dtype=torch.float32), site)
 
 
 def _curve(site: Site, block: nn.Module, G: Tensor, probe: Probe) -> DamageCurve:

@@ -1,20 +1,23 @@
-"""What a consumer becomes: a least-squares fit whose dampings are chosen on rows held out.
+"""What a consumer becomes: a least-squares fit whose damping is chosen on rows held out.
 
 The target of a consumer in a thinned network has two parts,
 
     Y = Z W^T + D,
 
 what its own dense weight makes of the units it is given, and what earlier cuts have lost on the way (D). The
-first is a linear function of Z without any noise, the second is not a function of Z at all: a fit follows it
-as far as the two are related, and with few rows further. So each part has its own damping, and both are
-chosen by the error on rows that the fit has not seen:
+first is a linear function of Z without any noise; the second is not a function of Z at all: a fit follows it
+as far as the two are related, and with few rows further. So each part has its own damping, a small fixed one
+for the first, and for the second one that is chosen by the error on rows that the fit has not seen:
 
     B = (G_kk + lambda_1)^-1 G_k W^T  +  (G_kk + lambda_2)^-1 Z_k^T D.
 
-A large lambda_2 leaves STAT's correction (on the thinned network's inputs), a small one full compensation.
+With lambda_2 = infinity this is STAT's correction on the thinned network's inputs, with a small one full
+compensation. Of the dampings whose errors are nearly the least the largest is taken: it serves text of
+another kind than the calibration's better.
 
-Sources: ridge regression by held-out error, Hastie, Tibshirani & Friedman, The Elements of Statistical
-Learning, 2nd ed., chapter 7; the compensated target: algorithm notes in docs/algorithm.md.
+Sources: ridge regression by held-out error and the rule of the simplest model near the best, Hastie,
+Tibshirani & Friedman, The Elements of Statistical Learning, 2nd ed., chapter 7; the compensated target:
+docs/algorithm.md.
 """
 
 from __future__ import annotations
@@ -25,14 +28,57 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from statprune.linalg.least_squares import damped_factor
+from statprune.linalg.least_squares import damped_factor, ridge
 from statprune.linalg.moments import Moments
 
-DAMPINGS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
-"""Tried for each part, as shares of the mean diagonal of G."""
+LOCAL = 1e-4
+"""Damping of the first part, as a share of the mean diagonal of G."""
+
+DAMPINGS = (1e-1, 1e-2, 1e-3, 1e-4)
+"""Tried for the second part, largest first; before them nothing, then infinity."""
+
+NEARLY = 0.005
+"""How much more of the error, as a share of the gain, a larger damping may leave."""
 
 NONE = float("inf")
-"""The damping that leaves a part out."""
+"""The damping that leaves the second part out."""
+
+
+@dataclass(frozen=True, eq=False)
+class Compensation:
+    """How far what was lost can be made good, with all columns.
+
+    Attributes:
+        B: (m, out) the fit of D.
+        damping: its lambda_2, NONE where no fit serves the rows held out.
+        held_out: ||D - Z B||^2 / ||D||^2 on the rows held out; 1 where nothing can be made good.
+    """
+
+    B: Tensor
+    damping: float
+    held_out: float
+
+
+def compensation(
+    lost: Moments,  # moments of D = Y - Z W^T on the rows of the fit
+    held: Moments,  # the same on the rows held out
+    *,
+    dampings: Sequence[float] = DAMPINGS,
+) -> Compensation:
+    """The fit of D on all columns whose damping serves the rows held out best, or nearly so.
+
+    Raises:
+        NumericalError: a damped Gram matrix has no Cholesky factor, whatever the rescue.
+    """
+    nothing = Compensation(torch.zeros_like(lost.C), NONE, 1.0)
+    if held.energy <= 0:
+        return nothing
+    found = [nothing]
+    for damping in dampings:
+        B = torch.cholesky_solve(lost.C, damped_factor(lost.G, damping).lower)
+        found.append(Compensation(B, damping, held.error(B) / held.energy))
+    least = min(each.held_out for each in found)
+    return next(each for each in found if each.held_out <= least + NEARLY * (1 - least))
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,85 +88,40 @@ class ConsumerFit:
     Attributes:
         B: (kept columns, out), the transposed weight.
         shift: (out,) what is added to the consumer's bias; zero where the fit has no constant.
-        damping: of the local part; compensation_damping: of what earlier cuts lost, infinity for none.
-        held_out: ||Y - Z B||^2 / ||Y||^2 on the rows held out.
-        condition: of the matrix solved with for the local part.
+        error: ||Y - Z B||^2 / ||Y||^2 over all rows.
+        condition: of the matrix solved with for the first part.
     """
 
     B: Tensor
     shift: Tensor
-    damping: float
-    compensation_damping: float
-    held_out: float
+    error: float
     condition: float
 
 
-def compensation(
-    lost: Moments,  # moments of D = Y - Z W^T on the rows of the fit
-    held: Moments,  # the same on the rows held out
-    *,
-    dampings: Sequence[float] = DAMPINGS,
-) -> tuple[Tensor, float]:
-    """The fit of D on all columns that serves the rows held out best, (m, out), and its damping.
-
-    Raises:
-        NumericalError: no damping leads to a Cholesky factor.
-    """
-    best = torch.zeros_like(lost.C), NONE
-    least = held.energy
-    for damping in dampings:
-        B = torch.cholesky_solve(lost.C, damped_factor(lost.G, damping).lower)
-        error = held.error(B)
-        if error < least:
-            best, least = (B, damping), error
-    return best
-
-
 def fit_consumer(
-    fit: Moments,
-    held: Moments,
+    whole: Moments,  # of all rows
     weight: Tensor,  # (out, m) the dense weight
     kept: Tensor,  # (count,) int64 columns
-    *,
-    dampings: Sequence[float] = DAMPINGS,
+    damping: float,  # lambda_2
 ) -> ConsumerFit:
-    """The consumer of the columns `kept`, both dampings chosen on `held`, then fitted on `fit` and `held`.
+    """The consumer of the columns `kept`.
 
     Raises:
         NumericalError: a damped Gram matrix has no Cholesky factor, whatever the rescue.
     """
-    W = weight.T.to(fit.G)
-    part, rest = fit.of(kept), held.of(kept)
-    local, lost = (fit.G @ W)[kept], fit.C[kept] - (fit.G @ W)[kept]
-    factors = {damping: damped_factor(part.G, damping).lower for damping in dampings}
-    locals_ = {damping: torch.cholesky_solve(local, lower) for damping, lower in factors.items()}
-    losts = {damping: torch.cholesky_solve(lost, lower) for damping, lower in factors.items()}
-    losts[NONE] = torch.zeros_like(lost)
-    errors = {(one, other): rest.error(locals_[one] + losts[other]) for one in locals_ for other in losts}
-    damping, other = min(errors, key=lambda pair: errors[pair])
-    whole = _together(part, rest)
-    factor = damped_factor(whole.G, damping)
-    all_local = ((fit.G + held.G) @ W)[kept]
-    B = torch.cholesky_solve(all_local, factor.lower)
-    if other != NONE:
-        B += torch.cholesky_solve(whole.C - all_local, damped_factor(whole.G, other).lower)
+    W = weight.T.to(whole.G)
+    part = whole.of(kept)
+    local = whole.G[kept] @ W
+    if kept.numel() == whole.G.shape[0]:
+        B, condition = W[kept], 1.0  # nothing is dropped: the dense weight is the fit
+    else:
+        solved = ridge(part.G, local, LOCAL)
+        B, condition = solved.X, solved.condition
+    if damping != NONE:
+        B = B + ridge(part.G, part.C - local, damping).X
     return ConsumerFit(
         B=B,
-        shift=whole.mean_target - whole.mean_input @ B,
-        damping=damping,
-        compensation_damping=other,
-        held_out=errors[damping, other] / held.energy if held.energy > 0 else 0.0,
-        condition=factor.condition,
-    )
-
-
-def _together(one: Moments, other: Moments) -> Moments:
-    """Both, which must be centred about the same means."""
-    return Moments(
-        one.G + other.G,
-        one.C + other.C,
-        one.energy + other.energy,
-        one.mean_input,
-        one.mean_target,
-        one.rows + other.rows,
+        shift=whole.mean_target - part.mean_input @ B,
+        error=part.error(B) / whole.energy if whole.energy > 0 else 0.0,
+        condition=condition,
     )

@@ -127,10 +127,10 @@ class MomentSum:
         return Moments(G, C, float(energy), a, b, n)
 
 
-def in_two(fit: MomentSum, held: MomentSum) -> tuple[Moments, Moments]:
-    """The moments of the rows to fit and of those held out, centred about the means of all rows."""
+def in_two(fit: MomentSum, held: MomentSum) -> tuple[Moments, Moments, Moments]:
+    """The moments of the rows to fit, of those held out, and of all, centred about the means of all rows."""
     whole = MomentSum(*fit._cross.matrix.shape, constant=fit._constant, device=fit._energy.device)
     whole.merge(fit)
     whole.merge(held)
-    means = whole._means()
-    return fit._about(*means), held._about(*means)
+    a, b = whole._means()
+    return fit._about(a, b), held._about(a, b), whole._about(a, b)
