@@ -19,7 +19,7 @@ from statprune.budget.damage import DamageCurves, Floats
 from statprune.budget.plan import Plan
 from statprune.errors import BudgetError
 
-GAP = 1e-4
+GAP = 1e-3
 """The plan's damage is within this share of the least possible."""
 
 SECONDS = 20.0

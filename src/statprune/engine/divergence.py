@@ -22,7 +22,8 @@ HOLD_OUT = 4
 CHOICES = "KL(dense || thin) of the outputs, nats a choice, on calibration samples held out"
 NUMBERS = "squared error of the outputs over the dense ones', on calibration samples held out"
 
-SURVEYED = 12
+SURVEYED = 16
+"""A survey compares the outputs on one of so many tokens."""
 
 PROBE_TOKENS = 4096
 """Tokens on which divergences are measured, at most, unless one sample has more."""
@@ -52,7 +53,7 @@ def to_probe(batches: Sequence[Batch], rows: Sequence[Tensor], tokens: int) -> l
 
 
 def probe_batches(batches: Sequence[Batch]) -> list[Batch]:
-    """Held-out samples for a survey: a twelfth of the tokens, and no more than PROBE_TOKENS."""
+    """Held-out samples for a survey: a sixteenth of the tokens, and no more than PROBE_TOKENS."""
     tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
     rows = to_probe(batches, held_out(batches), min(PROBE_TOKENS, tokens // SURVEYED))
     return [

@@ -27,7 +27,7 @@ from statprune.surgery.linear import weight_of
 LEVELS = (0.05, 0.25)
 """Relative squared errors of a site at which the model's outputs are measured."""
 
-FEWEST_TOKENS = 8192
+FEWEST_TOKENS = 4096
 """Of the calibration tokens, at least so many are measured on, and twice the columns of the widest site."""
 
 DAMPING = 1e-4

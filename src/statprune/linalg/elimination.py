@@ -25,7 +25,7 @@ from statprune.errors import NumericalError
 from statprune.linalg.checks import require_matrix, units_in
 from statprune.linalg.least_squares import damped_factor
 
-AT_ONCE = 1 / 32
+AT_ONCE = 1 / 16
 """Share of the units left that is taken away between two downdates, where a unit is a single column."""
 
 

@@ -34,7 +34,7 @@ from statprune.linalg.moments import Moments
 LOCAL = 1e-4
 """Damping of the first part, as a share of the mean diagonal of G."""
 
-DAMPINGS = (1e-1, 1e-2, 1e-3, 1e-4)
+DAMPINGS = (1e-1, 1e-2, 1e-3)
 """Tried for the second part, largest first; before them nothing, then infinity."""
 
 NEARLY = 0.005
