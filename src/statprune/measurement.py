@@ -22,7 +22,7 @@ from statprune.anatomy.lookup import Anatomy
 from statprune.anatomy.sites import Site, module_at
 from statprune.budget.allocate import Budget
 from statprune.budget.cost import Cost, Of, Price
-from statprune.budget.damage import DamageCurve
+from statprune.budget.damage import DamageCurve, DamageCurves
 from statprune.budget.knapsack import knapsack, predicted, uniform_knapsack
 from statprune.budget.latency import Latency
 from statprune.budget.plan import Plan
@@ -70,8 +70,13 @@ class Measurement:
             raise BudgetError("latency was not measured here; run `statprune plan` with --latency.")
         return self.latency
 
-    def allocate(self, budget: Budget, widths: Literal["per-layer", "uniform"]) -> Plan:
-        """The plan of least predicted damage.
+    def allocate(
+        self,
+        budget: Budget,
+        widths: Literal["per-layer", "uniform"],
+        curves: DamageCurves | None = None,
+    ) -> Plan:
+        """The plan of least predicted damage; by other curves than those measured where they are given.
 
         Raises:
             BudgetError: the budget cannot be reached.
@@ -80,7 +85,7 @@ class Measurement:
         budget.restrictions.check(self.sites)
         budget.require_reachable(self.sites)
         rule = uniform_knapsack if widths == "uniform" else knapsack
-        return rule(self.curves, self.sites, budget)
+        return rule(self.curves if curves is None else curves, self.sites, budget)
 
     def predicted(self, plan: Plan) -> float:
         """The divergence of the outputs that the plan is expected to cause, before any compensation."""

@@ -23,10 +23,9 @@ from statprune.engine.stat import Progress, measure, no_progress, stat
 from statprune.engine.trace import Trace
 from statprune.evaluation.devices import evaluating
 from statprune.inputs import open_model
-from statprune.planning import hearing, start_of, surveyed
+from statprune.planning import allocated, hearing, start_of, surveyed
 from statprune.preparation import (
     Prepared,
-    budget_of,
     prepare,
     prepare_measured,
     require_one_dtype,
@@ -161,7 +160,10 @@ def _decide(prepared: Prepared, recipe: Recipe, trace: Trace, progress: Progress
         prepared, with_latency=recipe.of == "latency", progress=progress
     )
     trace.seconds["survey"] = perf_counter() - started
-    plan = measurement.allocate(budget_of(recipe, measurement.price(recipe.of)), recipe.widths or "per-layer")
+    started = perf_counter()
+    plan = allocated(prepared, recipe, measurement, trace, progress)
+    if recipe.search:
+        trace.seconds["search"] = perf_counter() - started
     trace.predicted, trace.damage = measurement.predicted(plan), measurement.about["damage"]
     return plan
 

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,22 @@ import transformers
 from transformers import PreTrainedModel
 
 from statprune import measurement as measurements
-from statprune.engine.divergence import Probe, probe_batches
+from statprune.budget.plan import Plan
+from statprune.calibration.stream import Batch
+from statprune.engine.divergence import HOLD_OUT, Probe, held_out, probe_batches
 from statprune.engine.latency import time_widths
+from statprune.engine.refit import refit
+from statprune.engine.search import TRIALS, search
 from statprune.engine.stat import Progress, no_progress
 from statprune.engine.survey import survey, to_survey
+from statprune.engine.trace import Trace
 from statprune.errors import InputError, OutputError, StatpruneWarning
 from statprune.evaluation.devices import evaluating
 from statprune.inputs import open_model
 from statprune.measurement import Measurement, fingerprint
-from statprune.preparation import Prepared, prepare
+from statprune.preparation import Prepared, budget_of, prepare
 from statprune.recipe import Recipe
+from statprune.surgery.undo import remember
 from statprune.version import __version__
 
 OF_THE_MEASUREMENT = ("samples", "seq_len", "text_column", "seed", "backend", "method")
@@ -95,6 +102,47 @@ def surveyed(prepared: Prepared, *, with_latency: bool, progress: Progress) -> M
             "damage": probe.unit,
         },
     )
+
+
+def allocated(
+    prepared: Prepared, recipe: Recipe, measurement: Measurement, trace: Trace, progress: Progress
+) -> Plan:
+    """The plan that the recipe asks for; refined where it asks for a search. The model is left as it was.
+
+    Raises:
+        InputError: the budget cannot be reached.
+    """
+    budget, widths = budget_of(recipe, measurement.price(recipe.of)), recipe.widths or "per-layer"
+    plan = measurement.allocate(budget, widths)
+    if not recipe.search:
+        return plan
+    model, anatomy = prepared.opened.model, prepared.anatomy
+    batches, restore = _enough(prepared), remember(model)
+
+    def tried(plan: Plan) -> float:
+        found = Trace()
+        try:
+            refit(model, anatomy, batches, plan, found)
+        finally:
+            restore()
+        progress("search", len(trace.search) + 1, TRIALS)
+        trace.search.append({"widths": dict(plan.widths), "divergence": found.divergence})
+        return found.divergence if found.divergence is not None else float("inf")
+
+    best, _ = search(
+        measurement.curves,
+        anatomy.sites,
+        lambda curves: measurement.allocate(budget, widths, curves),
+        tried,
+    )
+    return replace(best, why=f"{best.why}, refined by search")
+
+
+def _enough(prepared: Prepared) -> list[Batch]:
+    """The first batches, as many as a trial of a search needs."""
+    part = to_survey(prepared.anatomy, prepared.samples.batches)
+    held = sum(len(rows) for rows in held_out(part))
+    return part if held >= HOLD_OUT else list(prepared.samples.batches)
 
 
 def _lasting(name: str) -> str:

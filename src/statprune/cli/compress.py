@@ -78,6 +78,9 @@ def compress_command(
     seed: Annotated[
         int | None, typer.Option(help="Seed of every random draw.", min=0, show_default="0")
     ] = None,
+    search: Annotated[
+        bool, typer.Option("--search", help="Refine the plan by trying its neighbours out; slower.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing.")] = False,
     debug: Debug = False,
     json: Json = False,
@@ -110,6 +113,7 @@ def compress_command(
             floors=units_by_name(floor, "--floor"),
             protect=protect or (),
             pins=units_by_name(pin, "--pin"),
+            search=search,
             device=device,
             dtype=dtype,
             **{name: value for name, value in said.items() if value is not None},

@@ -20,6 +20,7 @@ STAGES = {
     "attention": "cutting heads",
     "survey": "measuring errors and damage",
     "refit": "choosing and refitting",
+    "search": "trying plans",
 }
 
 

@@ -78,8 +78,11 @@ def refit(
     plan: Plan,
     trace: Trace,
     progress: Progress = no_progress,
+    steps: Sequence[Step] | None = None,
 ) -> None:
     """Narrow `model` in place to `plan`, block by block.
+
+    `steps` are taken at every site in turn; by default `adapt` and `narrow`.
 
     Cost: about three forward passes, and for every site a Gram matrix and an elimination. Memory: both
     streams, and one block's dense inputs and outputs.
@@ -87,6 +90,7 @@ def refit(
     dense = before_first_block(model, anatomy.blocks, batches)
     thin = Stream(list(dense.hidden), dense.real, dense.calls)
     data = _Data.of(batches, dense)
+    steps = (adapt, narrow) if steps is None else steps
     narrowed = [site for site in anatomy.sites if plan[site] < site.units]
     first = min((site.block for site in narrowed), default=len(anatomy.blocks))
     for index, block in enumerate(anatomy.blocks):
@@ -95,10 +99,10 @@ def refit(
             thin.hidden = list(dense.hidden)
         else:
             seen = _observed(dense, block, anatomy.sites_of_block(index))
-            walk = _Block(anatomy, block, index, thin, seen, data)
+            passage = Passage(anatomy, block, index, thin, seen, data)
             for site in anatomy.sites_of_block(index):
-                walk.adapt(site)
-                walk.narrow(site, plan[site], trace)
+                for step in steps:
+                    step(passage, site, plan[site], trace)
             advance(thin, block, index)
         progress("refit", index + 1, len(anatomy.blocks))
     _finish(model, anatomy, data, dense, thin, trace)
@@ -144,8 +148,8 @@ def _rows(stream: Stream) -> list[Tensor]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Block:
-    """One block on its way from dense to thin."""
+class Passage:
+    """One block on its way from dense to thin: what its dense self did, and the thin stream in front of it."""
 
     anatomy: Anatomy
     block: nn.Module
@@ -154,70 +158,72 @@ class _Block:
     dense: _Dense
     data: _Data
 
-    def adapt(self, site: Site) -> None:
-        """Fit the producers of `site` to what the thin stream brings them."""
-        path = site.producers[0].path
-        width = self.dense.inputs[path][0].shape[1]
-        linears = [module_at(self.block, producer.path) for producer in site.producers]
-        constant = all(linear.bias is not None for linear in linears)
-        pair = self._pair(width, width, constant)
-        enough = max(FEWEST_ADAPTED, ADAPTED * width)
-        for number, seen in enumerate(until(self.thin, self.block, self.index, path)):
-            self._add(pair, number, seen[path], self.dense.inputs[path][number] - seen[path])
-            if pair[0].rows >= enough:
-                break
-        fit, held, whole = in_two(*pair)
-        found = compensation(fit, held)
-        if found.damping == NONE:
-            return
-        M = ridge(whole.G, whole.C, found.damping).X
-        shift = whole.mean_target - whole.mean_input @ M
-        for linear in linears:
-            W = weight_of(linear).double()
-            if constant:
-                _add_to_bias(linear, W @ shift)
-            set_weight(linear, W + W @ M.T)
-
-    def narrow(self, site: Site, count: int, trace: Trace) -> None:
-        """Choose `count` units of `site`, cut it, and fit its consumer."""
-        fit, held, whole = self._moments(site)
-        W = consumer_weight(site, self.block)
-        dense = W.T
-        made_good = compensation(fit.against(dense), held.against(dense))
-        kept = torch.arange(site.units, device=W.device)
-        if count < site.units:
-            damping = LOCAL if made_good.damping == NONE else made_good.damping
-            chosen = eliminate(whole.G, dense + made_good.B, unit=site.columns, damping=damping)
-            kept = chosen.order[:count].sort().values
-        found = fit_consumer(whole, W, site.columns_of(kept), made_good.damping)
-        cut(self.anatomy.entry, self.block, site, kept, found.B.T)
-        consumer = module_at(self.block, site.consumer)
-        if consumer.bias is not None:
-            _add_to_bias(consumer, found.shift)
-        trace.add(site, kept.tolist(), sqrt(found.error), found.condition, len(kept) * site.columns)
-
-    def _moments(self, site: Site) -> tuple[Moments, Moments, Moments]:
+    def moments(self, site: Site) -> tuple[Moments, Moments, Moments]:
         outputs, consumer = self.dense.outputs[site.consumer], module_at(self.block, site.consumer)
         bias = consumer.bias
-        pair = self._pair(site.units * site.columns, outputs[0].shape[1], bias is not None)
+        pair = self.pair(site.units * site.columns, outputs[0].shape[1], bias is not None)
         residual = site.residual or ""
         also = [site.residual] if site.residual else []
         before = _rows(self.thin) if site.residual is None else []
         for number, seen in enumerate(until(self.thin, self.block, self.index, site.consumer, also)):
             here = seen[residual] if site.residual else before[number]
             target = outputs[number] + (self.dense.inputs[residual][number] - here)
-            self._add(pair, number, seen[site.consumer], target if bias is None else target - bias)
+            self.add(pair, number, seen[site.consumer], target if bias is None else target - bias)
         return in_two(*pair)
 
-    def _pair(self, inputs: int, outputs: int, constant: bool) -> tuple[MomentSum, MomentSum]:
+    def pair(self, inputs: int, outputs: int, constant: bool) -> tuple[MomentSum, MomentSum]:
         device = self.thin.hidden[0].device
         fit, held = (MomentSum(inputs, outputs, constant=constant, device=device) for _ in range(2))
         return fit, held
 
-    def _add(self, pair: tuple[MomentSum, MomentSum], number: int, Z: Tensor, Y: Tensor) -> None:
+    def add(self, pair: tuple[MomentSum, MomentSum], number: int, Z: Tensor, Y: Tensor) -> None:
         held = self.data.held[number]
         pair[0].update(Z[~held], Y[~held])
         pair[1].update(Z[held], Y[held])
+
+
+def adapt(at: Passage, site: Site, count: int, trace: Trace) -> None:
+    """Fit the producers of `site` to what the thin stream brings them."""
+    path = site.producers[0].path
+    width = at.dense.inputs[path][0].shape[1]
+    linears = [module_at(at.block, producer.path) for producer in site.producers]
+    constant = all(linear.bias is not None for linear in linears)
+    pair = at.pair(width, width, constant)
+    enough = max(FEWEST_ADAPTED, ADAPTED * width)
+    for number, seen in enumerate(until(at.thin, at.block, at.index, path)):
+        at.add(pair, number, seen[path], at.dense.inputs[path][number] - seen[path])
+        if pair[0].rows >= enough:
+            break
+    fit, held, whole = in_two(*pair)
+    found = compensation(fit, held)
+    if found.damping == NONE:
+        return
+    M = ridge(whole.G, whole.C, found.damping).X
+    shift = whole.mean_target - whole.mean_input @ M
+    for linear in linears:
+        W = weight_of(linear).double()
+        if constant:
+            _add_to_bias(linear, W @ shift)
+        set_weight(linear, W + W @ M.T)
+
+
+def narrow(at: Passage, site: Site, count: int, trace: Trace, make_good: MakeGood = compensation) -> None:
+    """Choose `count` units of `site`, cut it, and fit its consumer."""
+    fit, held, whole = at.moments(site)
+    W = consumer_weight(site, at.block)
+    dense = W.T
+    made_good = make_good(fit.against(dense), held.against(dense))
+    kept = torch.arange(site.units, device=W.device)
+    if count < site.units:
+        damping = LOCAL if made_good.damping == NONE else made_good.damping
+        chosen = eliminate(whole.G, dense + made_good.B, unit=site.columns, damping=damping)
+        kept = chosen.order[:count].sort().values
+    found = fit_consumer(whole, W, site.columns_of(kept), made_good.damping)
+    cut(at.anatomy.entry, at.block, site, kept, found.B.T)
+    consumer = module_at(at.block, site.consumer)
+    if consumer.bias is not None:
+        _add_to_bias(consumer, found.shift)
+    trace.add(site, kept.tolist(), sqrt(found.error), found.condition, len(kept) * site.columns)
 
 
 def _add_to_bias(linear: Any, shift: Tensor) -> None:

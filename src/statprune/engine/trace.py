@@ -31,6 +31,8 @@ class Trace:
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time by stage."""
     warnings: list[str] = field(default_factory=list)
+    search: list[dict[str, Any]] = field(default_factory=list)
+    """Plans that a search has tried: widths, and the divergence measured."""
     predicted: float | None = None
     """Divergence of the outputs that the plan was expected to cause (engine/divergence.py)."""
     damage: str = ""
