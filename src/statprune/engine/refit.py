@@ -17,7 +17,7 @@ Sources: algorithm notes in docs/algorithm.md; compensation: Frantar & Alistarh 
 ICLR 2024; elimination: Hassibi & Stork 1992; Meng et al., "OSSCAR", ICML 2024.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
 from typing import Any
@@ -35,7 +35,7 @@ from statprune.engine.measure import consumer_weight
 from statprune.engine.stat import Progress, no_progress
 from statprune.engine.trace import Trace
 from statprune.linalg.elimination import eliminate
-from statprune.linalg.held_out import LOCAL, NONE, compensation, fit_consumer
+from statprune.linalg.held_out import LOCAL, NONE, Compensation, compensation, fit_consumer
 from statprune.linalg.least_squares import ridge
 from statprune.linalg.moments import Moments, MomentSum, in_two
 from statprune.surgery.cut import cut
@@ -60,6 +60,13 @@ class _Data:
             mask[rows] = True
             masks.append(mask[:, None].expand_as(real)[real])
         return cls(batches, masks)
+
+
+Step = Callable[["Passage", Site, int, Trace], None]
+"""Changes one site of a block: (the block's passage, the site, units to keep, the trace)."""
+
+MakeGood = Callable[[Moments, Moments], Compensation]
+"""Decides how far to follow what was lost: moments of the rows to fit, and of those held out."""
 
 
 @dataclass
@@ -149,7 +156,7 @@ def _rows(stream: Stream) -> list[Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class Passage:
-    """One block on its way from dense to thin: what its dense self did, and the thin stream in front of it."""
+    """One block on its way from dense to thin: what its dense self did, and the thin stream before it."""
 
     anatomy: Anatomy
     block: nn.Module
@@ -159,6 +166,11 @@ class Passage:
     data: _Data
 
     def moments(self, site: Site) -> tuple[Moments, Moments, Moments]:
+        """Of what the consumer reads in the thin stream, and of what it should return there.
+
+        That is the dense output, and what the dense hidden state that it is added to has more than the thin
+        one. In three parts: rows to fit, rows held out, all.
+        """
         outputs, consumer = self.dense.outputs[site.consumer], module_at(self.block, site.consumer)
         bias = consumer.bias
         pair = self.pair(site.units * site.columns, outputs[0].shape[1], bias is not None)
@@ -172,11 +184,13 @@ class Passage:
         return in_two(*pair)
 
     def pair(self, inputs: int, outputs: int, constant: bool) -> tuple[MomentSum, MomentSum]:
+        """Empty sums for the rows to fit and those held out."""
         device = self.thin.hidden[0].device
         fit, held = (MomentSum(inputs, outputs, constant=constant, device=device) for _ in range(2))
         return fit, held
 
     def add(self, pair: tuple[MomentSum, MomentSum], number: int, Z: Tensor, Y: Tensor) -> None:
+        """Add the rows of batch `number` to the two."""
         held = self.data.held[number]
         pair[0].update(Z[~held], Y[~held])
         pair[1].update(Z[held], Y[held])
