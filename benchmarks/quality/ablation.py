@@ -1,0 +1,129 @@
+"""What each ingredient of method refit is worth: one more of them a row, on wiki-llama-7m.
+
+    STATPRUNE_SHARED=... python -m benchmarks.quality.ablation [--seed 0 ...] [--keep 0.5 ...]
+
+Writes ablation.md, which RESULTS.md includes. All rows but the search's have the same widths.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import log
+from statistics import median
+from typing import Any
+
+import torch
+
+import statprune
+from benchmarks.protocol import conditions, shared, table
+from benchmarks.quality.report import HERE
+from benchmarks.quality.subjects import decoder
+from statprune.anatomy.lookup import anatomy_of
+from statprune.budget.allocate import Budget
+from statprune.engine.refit import Step, narrow, refit
+from statprune.engine.trace import Trace
+from statprune.inputs import open_model
+from statprune.linalg.held_out import NONE, Compensation
+from statprune.linalg.moments import Moments
+
+RESULTS = HERE / "ablation.jsonl"
+
+
+def nothing(lost: Moments, held: Moments) -> Compensation:
+    """No compensation: the consumer is fitted to its own dense weight on the thin stream."""
+    return Compensation(torch.zeros_like(lost.C), NONE, 1.0)
+
+
+def fixed(damping: float, lost: Moments, held: Moments) -> Compensation:
+    """Full compensation with a damping set by hand."""
+    B = torch.linalg.solve(
+        lost.G + damping * lost.G.diagonal().mean() * torch.eye(len(lost.G), dtype=lost.G.dtype), lost.C
+    )
+    return Compensation(B, damping, held.error(B) / held.energy if held.energy > 0 else 1.0)
+
+
+STEPS: dict[str, Sequence[Step] | None] = {
+    "elimination, local fit on the thin stream": (partial(narrow, make_good=nothing),),
+    "compensation, damping 1e-3": (partial(narrow, make_good=partial(fixed, 1e-3)),),
+    "compensation, damping by held-out samples": (narrow,),
+    "and adaptation: the default": None,
+}
+
+
+def stepwise(steps: Sequence[Step] | None, model: Any, batches: Any, plan: statprune.Plan) -> None:
+    refit(model, anatomy_of(model), batches, plan, Trace(), steps=steps)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--keep", type=float, nargs="+", default=[0.75, 0.5])
+    given = parser.parse_args()
+    subject = decoder("wiki-llama-7m", shared("models/wiki-llama-7m"))
+    opened = open_model(subject.folder, device="cpu")
+    dense = subject.judge(opened.model, opened.tokenizer)
+    rows = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    for seed in given.seed:
+        samples = subject.draw(opened, subject.samples, seed)
+        measured = None
+        for keep in given.keep:
+            if {(row["keep"], row["seed"]) for row in rows} >= {(keep, seed)}:
+                continue
+            measured = measured or statprune.plan(opened.model, data=samples.batches, latency=False)
+            for name, make in made_by(measured, keep, samples.batches).items():
+                model = open_model(subject.folder, device="cpu").model
+                with torch.no_grad():
+                    model = make(model) or model
+                damage = {
+                    key: log(found / dense[key])
+                    for key, found in subject.judge(model, opened.tokenizer).items()
+                }
+                rows.append({"what": name, "keep": keep, "seed": seed, "damage": damage})
+                print(rows[-1], flush=True)
+            RESULTS.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write(rows)
+
+
+def made_by(
+    measured: statprune.Measurement, keep: float, batches: list[Any]
+) -> dict[str, Callable[[Any], Any]]:
+    """Each row's way to narrow a model in place."""
+    plan = measured.allocate(Budget(keep, measured.price("params")), "per-layer")
+
+    def stat(model: Any) -> Any:
+        return statprune.compress(model, data=batches, plan=dict(plan.widths), method="stat").model
+
+    def searched(model: Any) -> Any:
+        return statprune.compress(model, data=batches, keep=keep, search=True).model
+
+    ways: dict[str, Callable[[Any], Any]] = {"STAT's cut, widths of least predicted damage": stat}
+    for name, steps in STEPS.items():
+        ways[name] = partial(lambda model, steps: stepwise(steps, model, batches, plan), steps=steps)
+    return ways | {"and search": searched}
+
+
+def write(rows: list[dict[str, Any]]) -> None:
+    keeps = sorted({row["keep"] for row in rows}, reverse=True)
+    names = list(dict.fromkeys(row["what"] for row in rows))
+    columns = [(keep, metric) for keep in keeps for metric in ("WikiText-2", "C4")]
+    lines = []
+    for name in names:
+        cells = []
+        for keep, metric in columns:
+            found = [row["damage"][metric] for row in rows if (row["what"], row["keep"]) == (name, keep)]
+            cells.append(f"{median(found):.4f}" if found else "")
+        lines.append([name, *cells])
+    seeds = sorted({row["seed"] for row in rows})
+    text = (
+        "## Ablation\n\nwiki-llama-7m, damage, median over seeds "
+        f"{', '.join(map(str, seeds))}; one ingredient more a row. `python -m benchmarks.quality.ablation`\n\n"
+        + table(["", *(f"{keep:g} {metric}" for keep, metric in columns)], lines)
+        + f"\n\n{conditions()['torch']}, {conditions()['transformers']}\n"
+    )
+    print(text)
+    (HERE / "ablation.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

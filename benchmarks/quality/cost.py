@@ -1,0 +1,72 @@
+"""What method refit costs: wall time over one plain forward pass of the same calibration samples, in one run.
+
+    STATPRUNE_SHARED=... python -m benchmarks.quality.cost [--finetuned DIR]
+
+Run it on an idle machine. Writes cost.md, which RESULTS.md includes. No gradient is computed: all of it runs
+under torch.no_grad, which raises where one is asked for.
+"""
+
+import argparse
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+
+import statprune
+from benchmarks.protocol import conditions, table
+from benchmarks.quality.report import HERE
+from benchmarks.quality.subjects import subjects
+from statprune.inputs import open_model
+
+KEEP = 0.5
+REPEATS = 3
+
+
+@torch.no_grad()
+def plain(model: Any, batches: list[dict[str, torch.Tensor]]) -> float:
+    """Median seconds of a forward pass of all samples."""
+    times = []
+    for _ in range(REPEATS + 1):
+        started = perf_counter()
+        for batch in batches:
+            model(**batch)
+        times.append(perf_counter() - started)
+    return median(times[1:])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--finetuned", type=Path)
+    parser.add_argument("--subject", nargs="+", default=["wiki-llama-7m", "stsb-cosine"])
+    given = parser.parse_args()
+    known, lines = subjects(given.finetuned), []
+    for name in given.subject:
+        subject = known[name]()
+        opened = open_model(subject.folder, device="cpu")
+        samples = subject.draw(opened, subject.samples, 0)
+        for options in ({}, {"search": True}, {"method": "stat"}):
+            model = open_model(subject.folder, device="cpu").model.eval()
+            forward = plain(model, samples.batches)
+            started = perf_counter()
+            made = statprune.compress(model, data=samples.batches, keep=KEEP, of=subject.of, **options)
+            whole = perf_counter() - started
+            stages = ", ".join(f"{key} {time / forward:.1f}" for key, time in made.trace.seconds.items())
+            what = "refit, with search" if "search" in options else options.get("method", "refit")
+            lines.append(
+                [name, str(samples.tokens), what, f"{forward:.2f} s", f"{whole / forward:.1f}x", stages]
+            )
+            print(lines[-1], flush=True)
+    text = (
+        f"## Cost\n\nWall time of `compress()` at keep {KEEP:g}, its survey included, over the median of {REPEATS} "
+        "plain forward passes of the same samples, same run. `python -m benchmarks.quality.cost`\n\n"
+        + table(["model", "tokens", "method", "forward pass", "all", "stages, in forward passes"], lines)
+        + f"\n\nthreads: {conditions()['threads']}; float32, Gram matrices in float64\n"
+    )
+    print(text)
+    (HERE / "cost.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
