@@ -54,7 +54,14 @@ def run(name: str) -> None:
         for widths in WIDTHS:
             for seed in SEEDS:
                 made = compress(
-                    path, data=texts, keep=keep, widths=widths, seed=seed, seq_len=SEQ_LEN, device="cpu"
+                    path,
+                    data=texts,
+                    method="stat",
+                    keep=keep,
+                    widths=widths,
+                    seed=seed,
+                    seq_len=SEQ_LEN,
+                    device="cpu",
                 )
                 found = measure(made.model, made.tokenizer, data)
                 share = made.record["cost"]["params"]["share"]

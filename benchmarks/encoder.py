@@ -80,7 +80,13 @@ def main() -> None:
         for widths in ("uniform", "per-layer"):
             found, walls, cores, share = [], [], [], 0.0
             for seed in SEEDS:
-                options: dict[str, Any] = {"keep": keep, "of": "macs", "widths": widths, "seed": seed}
+                options: dict[str, Any] = {
+                    "method": "stat",
+                    "keep": keep,
+                    "of": "macs",
+                    "widths": widths,
+                    "seed": seed,
+                }
                 recipe = Recipe(**options, samples=SENTENCES, device="cpu")
                 batches = prepare(opened, recipe, sentences).samples.batches
                 plain = forward_seconds(opened, batches)

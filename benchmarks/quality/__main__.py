@@ -46,7 +46,7 @@ def note(row: dict[str, Any]) -> None:
     print(json.dumps(told), flush=True)
 
 
-def run(subject: Subject, methods: list[str], budgets: list[float], scratch: Path) -> None:
+def run(subject: Subject, methods: list[str], budgets: list[float], seeds: list[int], scratch: Path) -> None:
     """Everything of one subject that is not done yet."""
     if (subject.name, "dense", 1.0, None) not in done():
         opened = Case(subject, None, 0, scratch).open()  # type: ignore[arg-type]
@@ -55,7 +55,7 @@ def run(subject: Subject, methods: list[str], budgets: list[float], scratch: Pat
             {"subject": subject.name, "method": "dense", "keep": 1.0, "seed": None, "share": 1.0}
             | {"scores": scores, "protocol": subject.protocol | {"of": subject.of}}
         )
-    for seed in SEEDS:
+    for seed in seeds:
         missing = [
             (method, keep)
             for keep in budgets
@@ -96,6 +96,7 @@ def main() -> None:
     parser.add_argument("--subject", action="append", help="only these")
     parser.add_argument("--method", action="append", choices=list(METHODS), help="only these")
     parser.add_argument("--keep", action="append", type=float, help="only these")
+    parser.add_argument("--seed", action="append", type=int, help="only these")
     parser.add_argument("--model", action="append", default=[], help="a causal model of the hub, besides")
     parser.add_argument("--report", action="store_true", help="run nothing, write RESULTS.md")
     parser.add_argument("--scratch", type=Path, help="keep the measurements here")
@@ -109,7 +110,8 @@ def main() -> None:
                 if given.subject is None or name in given.subject:
                     subject = make()
                     budgets = [keep for keep in subject.budgets if given.keep is None or keep in given.keep]
-                    run(subject, given.method or list(METHODS), budgets, given.scratch or Path(temporary))
+                    methods, seeds = given.method or list(METHODS), given.seed or list(SEEDS)
+                    run(subject, methods, budgets, seeds, given.scratch or Path(temporary))
     write_report(list(done().values()))
 
 

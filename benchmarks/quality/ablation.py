@@ -117,7 +117,8 @@ def write(rows: list[dict[str, Any]]) -> None:
     seeds = sorted({row["seed"] for row in rows})
     text = (
         "## Ablation\n\nwiki-llama-7m, damage, median over seeds "
-        f"{', '.join(map(str, seeds))}; one ingredient more a row. `python -m benchmarks.quality.ablation`\n\n"
+        f"{', '.join(map(str, seeds))}; one ingredient more a row. "
+        "`python -m benchmarks.quality.ablation`\n\n"
         + table(["", *(f"{keep:g} {metric}" for keep, metric in columns)], lines)
         + f"\n\n{conditions()['torch']}, {conditions()['transformers']}\n"
     )

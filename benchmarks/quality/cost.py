@@ -54,13 +54,13 @@ def main() -> None:
             whole = perf_counter() - started
             stages = ", ".join(f"{key} {time / forward:.1f}" for key, time in made.trace.seconds.items())
             what = "refit, with search" if "search" in options else options.get("method", "refit")
-            lines.append(
-                [name, str(samples.tokens), what, f"{forward:.2f} s", f"{whole / forward:.1f}x", stages]
-            )
+            times = [f"{forward:.2f} s", f"{whole / forward:.1f}x"]
+            lines.append([name, str(samples.tokens), what, *times, stages])
             print(lines[-1], flush=True)
     text = (
-        f"## Cost\n\nWall time of `compress()` at keep {KEEP:g}, its survey included, over the median of {REPEATS} "
-        "plain forward passes of the same samples, same run. `python -m benchmarks.quality.cost`\n\n"
+        f"## Cost\n\nWall time of `compress()` at keep {KEEP:g}, its survey included, over the median of "
+        f"{REPEATS} plain forward passes of the same samples, same run. "
+        "`python -m benchmarks.quality.cost`\n\n"
         + table(["model", "tokens", "method", "forward pass", "all", "stages, in forward passes"], lines)
         + f"\n\nthreads: {conditions()['threads']}; float32, Gram matrices in float64\n"
     )

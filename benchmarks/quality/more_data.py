@@ -67,8 +67,8 @@ def write(rows: list[dict[str, Any]]) -> None:
                 cells.append(f"{median(found):.3f}{spread}" if found else "")
             lines.append([name, metric, *cells])
     text = (
-        f"## More data\n\nMethod refit at keep {KEEP:g}, damage by calibration samples, median (least to most) "
-        "of the seeds. `python -m benchmarks.quality.more_data`\n\n"
+        f"## More data\n\nMethod refit at keep {KEEP:g}, damage by calibration samples, median (least to "
+        "most) of the seeds. `python -m benchmarks.quality.more_data`\n\n"
         + table(["model", "metric", *(str(samples) for samples in asked)], lines)
         + "\n"
     )

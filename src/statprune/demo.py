@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
@@ -13,6 +14,7 @@ from statprune.evaluation.perplexity import Perplexity
 from statprune.evaluation.speed import tokens_per_second
 from statprune.inputs import open_model
 from statprune.pipeline import compress
+from statprune.planning import plan
 from statprune.quality import evaluate
 
 ASSETS = Path(str(files("statprune"))) / "assets"
@@ -72,15 +74,19 @@ def demonstrate(
     shared: dict[str, float] = {"dense": 1.0}
     folders: dict[str, str | None] = {"dense": None}
     spent = {"dense": 0.0}
-    for keep in shares:
-        name = f"keep {keep:g}"
-        say(f"compressing, {name} ...")
-        began = perf_counter()
-        folder = _free(out / f"stories260K-keep-{keep:g}")
-        out.mkdir(parents=True, exist_ok=True)
-        result = compress(MODEL, data=str(CALIBRATION), out=folder, keep=keep, seq_len=SEQ_LEN, device="cpu")
-        models[name], shared[name] = result.model, result.record["cost"]["params"]["share"]
-        folders[name], spent[name] = str(folder), perf_counter() - began
+    with TemporaryDirectory() as scratch:
+        measured = Path(scratch) / "measurement"
+        say("measuring, once for every share ...")
+        plan(MODEL, data=str(CALIBRATION), out=measured, seq_len=SEQ_LEN, device="cpu", latency=False)
+        for keep in shares:
+            name = f"keep {keep:g}"
+            say(f"compressing, {name} ...")
+            began = perf_counter()
+            folder = _free(out / f"stories260K-keep-{keep:g}")
+            out.mkdir(parents=True, exist_ok=True)
+            result = compress(measured=measured, out=folder, keep=keep, device="cpu")
+            models[name], shared[name] = result.model, result.record["cost"]["params"]["share"]
+            folders[name], spent[name] = str(folder), perf_counter() - began
     say("evaluating ...")
     quality = {name: _perplexity(model, opened.tokenizer) for name, model in models.items()}
     say("measuring speed ...")
