@@ -14,7 +14,13 @@ from transformers import PreTrainedModel
 from statprune import measurement as measurements
 from statprune.budget.plan import Plan
 from statprune.calibration.stream import Batch
-from statprune.engine.divergence import HOLD_OUT, Probe, held_out, probe_batches
+from statprune.engine.divergence import (
+    HOLD_OUT,
+    Probe,
+    has_outputs_of_tokens,
+    held_out,
+    probe_batches,
+)
 from statprune.engine.latency import time_widths
 from statprune.engine.refit import refit
 from statprune.engine.search import TRIALS, search
@@ -82,7 +88,8 @@ def plan(
 def surveyed(prepared: Prepared, *, with_latency: bool, progress: Progress) -> Measurement:
     """Measure the model as it is."""
     model, anatomy, samples = prepared.opened.model, prepared.anatomy, prepared.samples
-    probe = Probe(model, anatomy, probe_batches(samples.batches))
+    of_tokens = has_outputs_of_tokens(model, anatomy, samples.batches[0])
+    probe = Probe(model, anatomy, probe_batches(samples.batches, of_tokens=of_tokens))
     curves = survey(model, anatomy, to_survey(anatomy, samples.batches), probe, progress)
     return Measurement(
         curves=curves,

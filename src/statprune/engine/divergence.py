@@ -52,15 +52,29 @@ def to_probe(batches: Sequence[Batch], rows: Sequence[Tensor], tokens: int) -> l
     return chosen
 
 
-def probe_batches(batches: Sequence[Batch]) -> list[Batch]:
-    """Held-out samples for a survey: a sixteenth of the tokens, and no more than PROBE_TOKENS."""
+def probe_batches(batches: Sequence[Batch], *, of_tokens: bool) -> list[Batch]:
+    """Held-out samples for a survey, of no more than PROBE_TOKENS.
+
+    A sixteenth of all tokens where each has outputs of its own (`of_tokens`); else as many as there are.
+    """
     tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
-    rows = to_probe(batches, held_out(batches), min(PROBE_TOKENS, tokens // SURVEYED))
+    most = min(PROBE_TOKENS, tokens // SURVEYED) if of_tokens else PROBE_TOKENS
+    rows = to_probe(batches, held_out(batches), most)
     return [
         {name: value[each] for name, value in batch.items()}
         for batch, each in zip(batches, rows, strict=True)
         if len(each)
     ]
+
+
+@torch.no_grad()
+def has_outputs_of_tokens(model: PreTrainedModel, anatomy: Anatomy, batch: Batch) -> bool:
+    """Whether each token has outputs of its own, or each sample: tried out on one sample."""
+    one = {name: value[:1] for name, value in batch.items()}
+    hidden = before_first_block(model, anatomy.blocks, [one]).hidden[0]
+    real = one["attention_mask"].to(hidden.device).bool()
+    found = compared(behind_last_block(model, anatomy.blocks, hidden, one), real)
+    return len(found[0]) == int(real.sum())
 
 
 class Outputs:
