@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +28,9 @@ from statprune.linalg.least_squares import damped_factor
 
 AT_ONCE = 1 / 16
 """Share of the units left that is taken away between two downdates, where a unit is a single column."""
+
+CANDIDATES = 3
+"""So many times the units taken at once are looked at, one after the other, before they are taken."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +57,11 @@ def eliminate(
 ) -> Elimination:
     """Take units of `unit` columns away, the cheapest first, until none is left.
 
-    lambda is `damping` times the mean diagonal of G. Units of one column are taken in groups, `at_once` of
-    those left (at least one), the costs inside a group being those before it; the error of a whole group is
-    exact and shared out in proportion. Units of several columns go one by one. Cost: about 2 m^3 FLOP.
+    lambda is `damping` times the mean diagonal of G. Units of several columns go one by one. Units of one
+    column go in groups of `at_once` of those left (at least one): among the cheapest, CANDIDATES times as
+    many, they are taken one by one and exactly, and only then is the rest downdated. Errors are exact; the
+    order is that of taking the cheapest of all each time, unless one that was no candidate has become cheaper
+    meanwhile. Cost: about 2 m^3 FLOP.
 
     Raises:
         ValueError: G is not square, not of whole units, or B does not match it.
@@ -78,16 +84,21 @@ def eliminate(
     while left.numel():
         costs = _costs(P, B, unit)
         count = max(1, int(left.numel() * at_once)) if unit == 1 else 1
-        chosen = costs.topk(count, largest=False, sorted=True).indices
-        P, B, error = _without(P, B, chosen, unit)
-        share = costs[chosen].clamp(min=0) + torch.finfo(costs.dtype).tiny
+        if count == 1:
+            chosen = costs.argmin().reshape(1)
+            steps = costs[chosen].clamp(min=0)
+        else:
+            near = costs.topk(min(CANDIDATES * count, left.numel()), largest=False).indices
+            order, steps = _one_by_one(P[near[:, None], near], B[near] @ B[near].T, count)
+            chosen = near[order]
+        P, B = _without(P, B, chosen, unit)
         taken.append(left[chosen])
-        added.append(share / share.sum() * error)
+        added.append(steps)
         stays = torch.ones_like(left, dtype=torch.bool)
         stays[chosen] = False
         left = left[stays]
-    steps = torch.cat(added).double().cpu()
-    errors = torch.cat([steps.cumsum(0).flip(0), steps.new_zeros(1)])
+    increases = torch.cat([step.double().cpu() for step in added])
+    errors = torch.cat([increases.cumsum(0).flip(0), increases.new_zeros(1)])
     return Elimination(order=torch.cat(taken).flip(0), errors=errors)
 
 
@@ -104,8 +115,34 @@ def _costs(P: Tensor, B: Tensor, unit: int) -> Tensor:
     return costs
 
 
-def _without(P: Tensor, B: Tensor, chosen: Tensor, unit: int) -> tuple[Tensor, Tensor, Tensor]:
-    """P and B of the columns that are left when the units `chosen` are gone, and the error that it adds."""
+def _one_by_one(P: Tensor, M: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The first `count` columns to go among few, and what each adds, exactly.
+
+    Args:
+        P: (few, few) of the inverse.
+        M: (few, few) inner products of the rows of B.
+        count: how many go.
+
+    With B_j = B - P_:j B_j / P_jj after column j has gone, its inner products follow without B itself.
+    """
+    device, dtype = P.device, P.dtype
+    p, inner = P.double().cpu().numpy().copy(), M.double().cpu().numpy().copy()
+    order, steps = [], []
+    left = np.ones(len(p), dtype=bool)
+    for _ in range(count):
+        costs = np.where(left, inner.diagonal() / np.where(left, p.diagonal(), 1), np.inf)
+        j = int(costs.argmin())
+        order.append(j)
+        steps.append(max(0.0, float(costs[j])))
+        column, row = p[:, j] / p[j, j], inner[:, j].copy()
+        inner += np.outer(column, column * inner[j, j] - row) - np.outer(row, column)
+        p -= np.outer(column, p[:, j].copy())
+        left[j] = False
+    return torch.tensor(order, device=device), torch.tensor(steps, device=device, dtype=dtype)
+
+
+def _without(P: Tensor, B: Tensor, chosen: Tensor, unit: int) -> tuple[Tensor, Tensor]:
+    """P and B of the columns that are left when the units `chosen` are gone."""
     gone = (chosen[:, None] * unit + torch.arange(unit, device=chosen.device)).flatten()
     stays = torch.ones(P.shape[0], dtype=torch.bool, device=P.device)
     stays[gone] = False
@@ -118,6 +155,5 @@ def _without(P: Tensor, B: Tensor, chosen: Tensor, unit: int) -> tuple[Tensor, T
             "more. Raise damping, or give more calibration rows."
         )
     solved = torch.cholesky_solve(torch.cat([across.T, B[gone]], dim=1), lower)
-    error = (B[gone] * solved[:, kept.numel() :]).sum()
     P = P[kept[:, None], kept].addmm_(across, solved[:, : kept.numel()], alpha=-1)
-    return P, B[kept] - across @ solved[:, kept.numel() :], error
+    return P, B[kept] - across @ solved[:, kept.numel() :]
