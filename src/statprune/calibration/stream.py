@@ -91,7 +91,9 @@ def behind_last_block(model: PreTrainedModel, blocks: nn.ModuleList, hidden: Ten
     """
     device = hidden.device
     with _handing_on(blocks, [], [], hidden):
-        return model(**{name: value.to(device) for name, value in batch.items()}, **_no_cache(model))
+        return model(
+            **{name: value.to(device) for name, value in batch.items()}, **_no_cache(model), return_dict=True
+        )
 
 
 class _Enough(Exception):  # noqa: N818 - not an error: a block has run as far as was asked

@@ -39,7 +39,12 @@ def held_out(batches: Sequence[Batch]) -> list[Tensor]:
     return rows
 
 
-def to_probe(batches: Sequence[Batch], rows: Sequence[Tensor], tokens: int) -> list[Tensor]:
+def every_row(batches: Sequence[Batch]) -> list[Tensor]:
+    """All rows of each batch, int64."""
+    return [torch.arange(len(batch["input_ids"])) for batch in batches]
+
+
+def first_of(batches: Sequence[Batch], rows: Sequence[Tensor], tokens: int) -> list[Tensor]:
     """The first of `rows`, as many as have `tokens` tokens together, but at least one."""
     chosen, left = [], tokens
     for batch, each in zip(batches, rows, strict=True):
@@ -59,12 +64,27 @@ def probe_batches(batches: Sequence[Batch], *, of_tokens: bool) -> list[Batch]:
     """
     tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
     most = min(PROBE_TOKENS, tokens // SURVEYED) if of_tokens else PROBE_TOKENS
-    rows = to_probe(batches, held_out(batches), most)
+    return taken(batches, first_of(batches, held_out(batches), most))
+
+
+def taken(batches: Sequence[Batch], rows: Sequence[Tensor]) -> list[Batch]:
+    """The batches of these rows; those without any are left out."""
     return [
         {name: value[each] for name, value in batch.items()}
         for batch, each in zip(batches, rows, strict=True)
         if len(each)
     ]
+
+
+def judged(model: PreTrainedModel) -> PreTrainedModel:
+    """The model whose outputs are compared: without its head where that cannot take plain samples in batches.
+
+    Heads that want several texts a sample, or a padding token to find the last one.
+    """
+    name = type(model).__name__
+    unpadded = "SequenceClassification" in name and getattr(model.config, "pad_token_id", None) is None
+    base: PreTrainedModel = model.base_model
+    return base if unpadded or "MultipleChoice" in name else model
 
 
 @torch.no_grad()
@@ -73,7 +93,7 @@ def has_outputs_of_tokens(model: PreTrainedModel, anatomy: Anatomy, batch: Batch
     one = {name: value[:1] for name, value in batch.items()}
     hidden = before_first_block(model, anatomy.blocks, [one]).hidden[0]
     real = one["attention_mask"].to(hidden.device).bool()
-    found = compared(behind_last_block(model, anatomy.blocks, hidden, one), real)
+    found = compared(behind_last_block(judged(model), anatomy.blocks, hidden, one), real)
     return len(found[0]) == int(real.sum())
 
 
@@ -92,7 +112,7 @@ class Outputs:
     def __init__(
         self, model: PreTrainedModel, blocks: nn.ModuleList, batches: Sequence[Batch], dense: Sequence[Tensor]
     ) -> None:
-        self._model, self._blocks, self._batches = model, blocks, batches
+        self._model, self._blocks, self._batches = judged(model), blocks, batches
         self._dense = [self._of(number, hidden) for number, hidden in enumerate(dense)]
 
     @torch.no_grad()

@@ -30,7 +30,7 @@ from statprune.anatomy.lookup import Anatomy
 from statprune.anatomy.sites import Site, module_at
 from statprune.budget.plan import Plan
 from statprune.calibration.stream import Batch, Stream, advance, before_first_block, until
-from statprune.engine.divergence import PROBE_TOKENS, Outputs, held_out, to_probe
+from statprune.engine.divergence import PROBE_TOKENS, Outputs, every_row, first_of, held_out, taken
 from statprune.engine.measure import consumer_weight
 from statprune.engine.stat import Progress, no_progress
 from statprune.engine.trace import Trace
@@ -119,11 +119,11 @@ def _finish(
     model: PreTrainedModel, anatomy: Anatomy, data: _Data, dense: Stream, thin: Stream, trace: Trace
 ) -> None:
     """Note how far the outputs are from the dense ones, on samples held out."""
-    rows = to_probe(data.batches, held_out(data.batches), PROBE_TOKENS)
+    rows = first_of(data.batches, held_out(data.batches), PROBE_TOKENS)
     used = [number for number, each in enumerate(rows) if len(each)]
     if not used:
         return
-    part = [{name: value[rows[n]] for name, value in data.batches[n].items()} for n in used]
+    part = taken(data.batches, rows)
     before, after = ([stream.hidden[n][rows[n]] for n in used] for stream in (dense, thin))
     outputs = Outputs(model, anatomy.blocks, part, before)
     trace.divergence, trace.damage = outputs.divergence(after), outputs.unit
@@ -191,7 +191,7 @@ class Passage:
 
     def add(self, pair: tuple[MomentSum, MomentSum], number: int, Z: Tensor, Y: Tensor) -> None:
         """Add the rows of batch `number` to the two."""
-        held = self.data.held[number]
+        held = self.data.held[number][: len(Z)]
         pair[0].update(Z[~held], Y[~held])
         pair[1].update(Z[held], Y[held])
 
@@ -203,11 +203,13 @@ def adapt(at: Passage, site: Site, count: int, trace: Trace) -> None:
     linears = [module_at(at.block, producer.path) for producer in site.producers]
     constant = all(linear.bias is not None for linear in linears)
     pair = at.pair(width, width, constant)
-    enough = max(FEWEST_ADAPTED, ADAPTED * width)
-    for number, seen in enumerate(until(at.thin, at.block, at.index, path)):
-        at.add(pair, number, seen[path], at.dense.inputs[path][number] - seen[path])
-        if pair[0].rows >= enough:
+    rows = first_of(at.data.batches, every_row(at.data.batches), max(FEWEST_ADAPTED, ADAPTED * width))
+    for number, (seen, part) in enumerate(zip(until(at.thin, at.block, at.index, path), rows, strict=False)):
+        count = int(at.thin.real[number][: len(part)].sum())
+        if count == 0:
             break
+        x_thin, x_dense = seen[path][:count], at.dense.inputs[path][number][:count]
+        at.add(pair, number, x_thin, x_dense - x_thin)
     fit, held, whole = in_two(*pair)
     found = compensation(fit, held)
     if found.damping == NONE:

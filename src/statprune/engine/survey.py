@@ -16,7 +16,7 @@ from statprune.anatomy.lookup import Anatomy
 from statprune.anatomy.sites import Site, module_at
 from statprune.budget.damage import DamageCurve, widths_to_measure
 from statprune.calibration.stream import Batch, Reader, advance, before_first_block
-from statprune.engine.divergence import Probe
+from statprune.engine.divergence import Probe, every_row, first_of, taken
 from statprune.engine.measure import consumer_weight, naming
 from statprune.engine.stat import Progress, no_progress
 from statprune.linalg.elimination import eliminate
@@ -28,22 +28,16 @@ LEVELS = (0.05, 0.25)
 """Relative squared errors of a site at which the model's outputs are measured."""
 
 FEWEST_TOKENS = 4096
-"""Of the calibration tokens, at least so many are measured on, and twice the columns of the widest site."""
+"""Of the calibration tokens at least so many are measured on, and four times the widest site's columns."""
 
 DAMPING = 1e-4
 """Of the local fits whose errors and outputs are measured, as a share of the mean diagonal."""
 
 
 def to_survey(anatomy: Anatomy, batches: Sequence[Batch]) -> list[Batch]:
-    """The first batches, as many as have the tokens that the curves need."""
-    wanted = max(FEWEST_TOKENS, 2 * max(site.units * site.columns for site in anatomy.sites))
-    chosen: list[Batch] = []
-    for batch in batches:
-        if wanted <= 0:
-            break
-        chosen.append(batch)
-        wanted -= int(batch["attention_mask"].sum())
-    return chosen
+    """The first samples, as many as have the tokens that the curves need."""
+    wanted = max(FEWEST_TOKENS, 4 * max(site.units * site.columns for site in anatomy.sites))
+    return taken(batches, first_of(batches, every_row(batches), wanted))
 
 
 @torch.no_grad()
