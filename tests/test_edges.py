@@ -148,7 +148,8 @@ def test_too_few_rows_for_a_site_are_said(backend: str, rows: int, said: str | N
     """160 neurons, 64 tokens a sample."""
     model = tiny_model("llama", intermediate_size=160)
     data = [tiny_batch(model, rows=rows, length=64)]
-    notes = statprune.compress(model, data=data, keep=0.6, backend=backend).record["notes"]
+    options = {"keep": 0.6, "method": "stat", "backend": backend}
+    notes = statprune.compress(model, data=data, **options).record["notes"]
     assert [note[: len(said)] for note in notes] == [said] if said else notes == []
 
 
@@ -158,5 +159,6 @@ def test_a_sketch_too_small_for_a_site_is_said() -> None:
     for backend, said in (("gram", []), ("gaussian", ["100 rows of the gaussian sketch for 110 columns"])):
         model = tiny_model("llama", **options)
         data = [tiny_batch(model, rows=1, length=120)]
-        notes = statprune.compress(model, data=data, keep=0.6, backend=backend).record["notes"]
+        made = statprune.compress(model, data=data, keep=0.6, method="stat", backend=backend)
+        notes = made.record["notes"]
         assert [note[:47] for note in notes] == said

@@ -61,7 +61,9 @@ FORMS: dict[str, Form] = {
 
 def compressed(model: PreTrainedModel, data: Any, **options: Any) -> statprune.Result:
     return statprune.compress(
-        model, data=data, **{"keep": 0.6, "tokenizer": letter_tokenizer(), "seq_len": LENGTH, **options}
+        model,
+        data=data,
+        **{"keep": 0.6, "method": "stat", "tokenizer": letter_tokenizer(), "seq_len": LENGTH, **options},
     )
 
 

@@ -96,8 +96,17 @@ def test_activations_that_overflow_stop_the_run_where_they_appear(
 def test_the_same_from_a_folder(tmp_path: Path) -> None:
     overflowing(save_tiny(tmp_path / "model", "llama"), "llama").save_pretrained(tmp_path / "model")
     content = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
-    with pytest.raises(NonFiniteError, match=r"blocks\.1\.feed_forward, read by mlp\.down_proj"):
-        statprune.compress(tmp_path / "model", data=sentences(), keep=0.5, out=tmp_path / "out", samples=12)
+    told = {"stat": r"blocks\.1\.feed_forward, read by mlp\.down_proj", "refit": r"behind blocks\.1"}
+    for method, place in told.items():
+        with pytest.raises(NonFiniteError, match=place):
+            statprune.compress(
+                tmp_path / "model",
+                data=sentences(),
+                keep=0.5,
+                out=tmp_path / "out",
+                samples=12,
+                method=method,
+            )
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()} == content
 
@@ -111,7 +120,7 @@ def failing(error: BaseException) -> Callable[..., Any]:
 
 @pytest.mark.parametrize(
     ("place", "error"),
-    [("save", OutputError("no room")), ("save", KeyboardInterrupt()), ("stat", MemoryError()),
+    [("save", OutputError("no room")), ("save", KeyboardInterrupt()), ("refit", MemoryError()),
      ("adopt", VerificationError("broken"))],
 )  # fmt: skip
 def test_a_failure_anywhere_leaves_the_model_as_it_was(
@@ -139,7 +148,7 @@ def test_a_saved_folder_that_differs_is_not_kept(tmp_path: Path, monkeypatch: py
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("stage", ["measure", "feed_forward", "attention"])
+@pytest.mark.parametrize("stage", ["measure", "feed_forward", "attention", "survey", "refit"])
 def test_an_interrupt_at_any_block_leaves_nothing(stage: str, tmp_path: Path) -> None:
     model = tiny_model("bert")
     before = Snapshot(model)
@@ -151,7 +160,8 @@ def test_an_interrupt_at_any_block_leaves_nothing(stage: str, tmp_path: Path) ->
             raise KeyboardInterrupt
 
     plan = {"plan": {f"blocks.{n}.{kind}": 1 for n in range(3) for kind in ("attention", "feed_forward")}}
-    options: dict[str, Any] = {"keep": 0.5} if stage == "measure" else plan
+    options: dict[str, Any] = {"keep": 0.5} if stage in ("measure", "survey") else plan
+    options |= {"method": "refit" if stage in ("survey", "refit") else "stat"}
     with pytest.raises(KeyboardInterrupt):
         statprune.compress(model, data=batches(model), out=tmp_path / "out", progress=interrupt, **options)
     assert stage in seen

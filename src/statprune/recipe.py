@@ -122,7 +122,7 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able content; a plan file appears by its name."""
-        content = asdict(self)
+        content = asdict(self) | {"protect": list(self.protect)}
         if isinstance(self.plan, Path):
             content["plan"] = self.plan.name
         return content

@@ -36,11 +36,14 @@ def test_compress_writes_a_folder_and_tells(command: Command, world: Path, tmp_p
     assert ended.code == 0
     for told in ("12 samples, 384 tokens", "blocks.2.feed_forward", "saved and verified", str(out), "params"):
         assert told in ended.out.replace("\n", "")
-    assert "measuring the dense model, block" in ended.err
+    assert "measuring errors and damage, block" in ended.err
+    assert "choosing and refitting, block" in ended.err
+    assert "damage predicted" in ended.out
+    assert "measured afterwards" in ended.out.replace("\n", " ")
     assert "block" not in ended.out.splitlines()[0]
     assert "Traceback" not in ended.err
-    config = json.loads((out / "config.json").read_text())
-    assert config["intermediate_size"] < 40
+    blocks = json.loads((out / "config.json").read_text())["per_layer_config"].values()
+    assert min(block["intermediate_size"] for block in blocks) < 40
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -49,6 +52,7 @@ def test_compress_as_json(command: Command, world: Path, tmp_path: Path) -> None
     ended = command(
         "compress", world / "bert", "--data", world / "text.jsonl", "--keep", 0.6, "--of", "macs",
         "--out", out, "--json", "--seed", 4, "--widths", "uniform", "--multiple", 4, "--backend", "qr",
+        "--method", "stat",
     )  # fmt: skip
     assert (ended.code, ended.err) == (0, "")
     record = one_object(ended.out)
@@ -226,6 +230,7 @@ def test_the_installed_command(world: Path, tmp_path: Path) -> None:
     """In a process of its own, with 128 samples asked where there are fewer."""
     installed = Path(sys.executable).with_name("statprune")
     arguments = ["compress", world / "llama", "--data", world / "text.txt", "--keep", "0.5", "--json"]
+    arguments += ["--widths", "uniform"]
     ended = subprocess.run(
         [installed, *arguments, "--out", tmp_path / "out"],
         capture_output=True,

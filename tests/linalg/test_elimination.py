@@ -1,0 +1,110 @@
+"""Backward elimination against brute force: every candidate removed, everything fitted again by numpy."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from statprune.errors import NonFiniteError
+from statprune.linalg.elimination import eliminate
+
+DAMPING = 1e-3
+
+
+def problem(rows: int, m: int, out: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Correlated Z (rows, m) in which one column nearly repeats another, and the Gram matrix and a fit B."""
+    generator = torch.Generator().manual_seed(seed)
+    Z = torch.randn(rows, m, generator=generator, dtype=torch.float64) @ torch.randn(
+        m, m, generator=generator, dtype=torch.float64
+    )
+    Z[:, -1] = Z[:, 0] + 0.01 * Z[:, -1]
+    W = torch.randn(out, m, generator=generator, dtype=torch.float64)
+    return Z, Z.T @ Z, W.T
+
+
+def least(G: np.ndarray, B: np.ndarray, kept: list[int], damping: float) -> float:
+    """The minimum over the kept columns of the damped problem whose full solution is B, up to a constant."""
+    H = G + damping * G.diagonal().mean() * np.eye(len(G))
+    C = H @ B
+    if not kept:
+        return 0.0
+    part = np.linalg.solve(H[np.ix_(kept, kept)], C[kept])
+    return -float((C[kept] * part).sum())
+
+
+def brute_force(G: np.ndarray, B: np.ndarray, unit: int, damping: float) -> tuple[list[int], list[float]]:
+    """Order and errors of taking the cheapest unit each time."""
+    units, gone, errors = list(range(len(G) // unit)), [], [0.0]
+    whole = least(G, B, list(range(len(G))), damping)
+
+    def without(unit_gone: int) -> float:
+        columns = [u * unit + i for u in units if u != unit_gone for i in range(unit)]
+        return least(G, B, columns, damping)
+
+    while units:
+        cheapest = min(units, key=without)
+        errors.append(without(cheapest) - whole)
+        units.remove(cheapest)
+        gone.append(cheapest)
+    return gone[::-1], errors[::-1]
+
+
+@pytest.mark.parametrize(("m", "unit"), [(9, 1), (12, 3), (10, 2)])
+@pytest.mark.parametrize("seed", range(4))
+def test_one_at_a_time_is_brute_force(m: int, unit: int, seed: int) -> None:
+    _, G, B = problem(40, m, 5, seed)
+    found = eliminate(G, B, unit=unit, damping=DAMPING)
+    order, errors = brute_force(G.numpy(), B.numpy(), unit, DAMPING)
+    assert found.order.tolist() == order
+    np.testing.assert_allclose(found.errors.numpy(), errors, rtol=1e-8, atol=1e-8)
+
+
+@given(m=st.integers(2, 40), seed=st.integers(0, 2**31), at_once=st.sampled_from([0.1, 0.3, 0.9]))
+def test_errors_of_groups_are_exact_for_every_width(m: int, seed: int, at_once: float) -> None:
+    _, G, B = problem(60, m, 3, seed)
+    found = eliminate(G, B, damping=DAMPING, at_once=at_once)
+    assert sorted(found.order.tolist()) == list(range(m))
+    whole = least(G.numpy(), B.numpy(), list(range(m)), DAMPING)
+    for width in range(m + 1):
+        kept = sorted(found.order[:width].tolist())
+        error = least(G.numpy(), B.numpy(), kept, DAMPING) - whole
+        assert float(found.errors[width]) == pytest.approx(error, rel=1e-6, abs=1e-8 * abs(whole))
+    assert (found.errors.diff() <= 0).all()
+    assert float(found.errors[m]) == 0
+
+
+def test_of_two_equal_columns_one_goes_first_and_for_nothing() -> None:
+    """A group by stale costs would take both."""
+    Z, _, _ = problem(50, 64, 4, 0)
+    Z[:, 33] = Z[:, 7]
+    G, B = Z.T @ Z, torch.randn(64, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    B[7] = B[33] = 100 * B[7]
+    found = eliminate(G, B, damping=1e-8, at_once=0.25)
+    places = {found.order.tolist().index(7), found.order.tolist().index(33)}
+    assert max(places) == 63
+    assert min(places) < 16, "the twin that is left carries both, and is kept"
+    assert float(found.errors[63]) < 1e-4 * float(found.errors[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_degenerate_matrices_stay_finite(dtype: torch.dtype) -> None:
+    Z, _, B = problem(5, 12, 3, 2)
+    Z[:, 4] = 0
+    for scale in (1e-12, 1.0, 1e12):
+        G = (scale * Z.T @ Z).to(dtype)
+        found = eliminate(G, B.to(dtype), damping=1e-3)
+        assert found.errors.isfinite().all()
+        assert sorted(found.order.tolist()) == list(range(12))
+
+
+def test_bad_shapes_and_numbers_are_refused() -> None:
+    _, G, B = problem(20, 6, 2, 0)
+    with pytest.raises(ValueError, match="whole, positive number of units"):
+        eliminate(G, B, unit=4, damping=DAMPING)
+    with pytest.raises(ValueError, match="B has 5 rows for 6 columns"):
+        eliminate(G, B[:5], damping=DAMPING)
+    B[0, 0] = torch.nan
+    with pytest.raises(NonFiniteError, match="B: 1 of 12"):
+        eliminate(G, B, damping=DAMPING)
