@@ -1,0 +1,156 @@
+"""Allocation by damages against enumeration of every plan; floors, pins, protected blocks, and prices."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from statprune.anatomy.sites import Site
+from statprune.budget.allocate import Budget
+from statprune.budget.cost import Cost, Price
+from statprune.budget.damage import DamageCurve, widths_to_measure
+from statprune.budget.knapsack import knapsack, predicted, uniform_knapsack
+from statprune.budget.latency import Latency
+from statprune.budget.plan import Plan
+from statprune.budget.restrictions import Restrictions
+from statprune.errors import BudgetError, PlanError
+
+BLOCKS, HEADS, NEURONS = 3, 3, 12
+
+
+def sites() -> list[Site]:
+    found = []
+    for block in range(BLOCKS):
+        for kind, units, each in (("attention", HEADS, 50), ("feed_forward", NEURONS, 7)):
+            found.append(
+                Site(
+                    name=f"blocks.{block}.{kind}",
+                    block=block,
+                    kind=kind,
+                    units=units,
+                    columns=1,
+                    producers=(),
+                    consumer="",
+                    parameters_per_unit=each + block,
+                    parameters_fixed=2,
+                    macs_per_unit=each,
+                )
+            )
+    return found
+
+
+def curves(seed: int) -> dict[str, DamageCurve]:
+    generator = np.random.default_rng(seed)
+    made = {}
+    for site in sites():
+        error = np.sort(generator.random(site.units))[::-1]
+        error = np.append(error / error[0], 0.0)
+        width = site.units // 2
+        made[site.name] = DamageCurve(error, [(width, float(generator.random() * error[width]))])
+    return made
+
+
+def latency() -> Latency:
+    seconds = {
+        site.name: [(1, 0.2), (site.units // 2, 0.5), (site.units, 1.1 + site.block)] for site in sites()
+    }
+    return Latency(seconds, {"device": "none"})
+
+
+PRICES: dict[str, Price] = {"params": Cost("params", 8), "macs": Cost("macs", 8), "latency": latency()}
+NONE = Restrictions()
+SOME = Restrictions({"attention": 2, "blocks.1.feed_forward": 8}, (-1,), {"blocks.0.feed_forward": 5})
+
+
+def by_enumeration(made: dict[str, DamageCurve], budget: Budget, *, uniform: bool) -> float:
+    """The least damage of all plans that fit."""
+    every = [budget.widths(site, BLOCKS) for site in sites()]
+    best = float("inf")
+    for widths in product(*every):
+        plan = Plan({site.name: width for site, width in zip(sites(), widths, strict=True)})
+        if uniform and not plan.is_uniform():
+            continue
+        if budget.cost.of_plan(plan, sites()) <= budget.limit(sites()):
+            damage = sum(float(made[name].damage()[width]) for name, width in plan.widths.items())
+            best = min(best, damage)
+    return best
+
+
+@pytest.mark.parametrize("of", PRICES)
+@pytest.mark.parametrize("restrictions", [NONE, SOME], ids=["free", "restricted"])
+@pytest.mark.parametrize("seed", range(3))
+def test_no_plan_that_fits_does_less_damage(of: str, restrictions: Restrictions, seed: int) -> None:
+    made = curves(seed)
+    budget = Budget(0.9 if restrictions else 0.75, PRICES[of], 4, restrictions)
+    plan = knapsack(made, sites(), budget)
+    assert budget.cost.of_plan(plan, sites()) <= budget.limit(sites())
+    least = by_enumeration(made, budget, uniform=False)
+    assert predicted(made, plan) == pytest.approx(least, rel=2e-3, abs=1e-12)
+    if restrictions:
+        assert plan.widths["blocks.0.feed_forward"] == 5
+        assert plan.widths["blocks.1.feed_forward"] >= 8
+        assert min(plan.widths[f"blocks.{block}.attention"] for block in range(BLOCKS)) >= 2
+        assert plan.widths["blocks.2.feed_forward"] == NEURONS
+        assert plan.widths["blocks.2.attention"] == HEADS
+
+
+@pytest.mark.parametrize("of", PRICES)
+@pytest.mark.parametrize("keep", [0.5, 0.75])
+def test_no_uniform_plan_that_fits_does_less_damage(of: str, keep: float) -> None:
+    made, budget = curves(7), Budget(keep, PRICES[of], 4)
+    plan = uniform_knapsack(made, sites(), budget)
+    assert plan.is_uniform()
+    assert budget.cost.of_plan(plan, sites()) <= budget.limit(sites())
+    assert predicted(made, plan) == pytest.approx(by_enumeration(made, budget, uniform=True))
+
+
+def test_what_cannot_be_reached_is_refused() -> None:
+    budget = Budget(0.1, PRICES["params"], 4)
+    for rule in (knapsack, uniform_knapsack):
+        with pytest.raises(BudgetError, match=r"keep 0\.1 of params: no .*widths fit"):
+            rule(curves(0), sites(), budget)
+    with pytest.raises(BudgetError, match="floors, pins and protected blocks"):
+        Budget(0.3, PRICES["params"], 4, SOME).require_reachable(sites())
+
+
+@pytest.mark.parametrize(
+    ("restrictions", "says"),
+    [
+        (Restrictions({"mlp": 3}), "'mlp' is no site of this model; give blocks.0.attention"),
+        (Restrictions({"attention": 4}), "attention: cannot keep 4 units; give a whole number from 1 to 3"),
+        (Restrictions({"blocks.0.feed_forward": 0}), "cannot keep 0 units"),
+        (Restrictions({"attention": True}), "cannot keep True units"),
+        (Restrictions(protect=(3,)), "protected block 3: this model has blocks 0 to 2"),
+        (Restrictions(protect=(-4,)), "protected block -4"),
+        (Restrictions(pins={"attention": 2}), "'attention' is no site"),
+        (Restrictions(pins={"blocks.0.feed_forward": 13}), "from 1 to 12"),
+        (Restrictions({"attention": 2}, (), {"blocks.1.attention": 1}), "below its floor 2"),
+        (Restrictions({}, (-3,), {"blocks.0.attention": 1}), "its block is protected"),
+    ],
+)
+def test_restrictions_that_make_no_sense_are_refused(restrictions: Restrictions, says: str) -> None:
+    with pytest.raises(PlanError, match=says.replace("(", r"\(")):
+        restrictions.check(sites())
+
+
+def test_damage_between_and_beyond_the_widths_measured() -> None:
+    """Log-linear between two points, in proportion to the error beyond them, never rising with the width."""
+    error = np.array([1.0, 0.4, 0.1, 0.02, 0.0])
+    damage = DamageCurve(error, [(3, 0.001), (1, 0.08)]).damage()
+    between = np.exp(np.interp(np.log(0.1), np.log([0.02, 0.4]), np.log([0.001, 0.08])))
+    np.testing.assert_allclose(damage, [0.08 / 0.4, 0.08, between, 0.001, 0.0])
+    one = DamageCurve(error, [(2, 0.05)]).damage()
+    np.testing.assert_allclose(one, 0.5 * error)
+    odd = DamageCurve(error, [(3, 0.5), (1, 0.1)]).damage()
+    assert (np.diff(odd) <= 0).all()
+    assert widths_to_measure(error, (0.05, 0.3, 2.0)) == [1, 2]
+    assert widths_to_measure(np.zeros(5), (0.05,)) == []
+
+
+def test_latency_lies_between_the_widths_that_were_timed() -> None:
+    found = latency()
+    site = sites()[1]
+    assert found.of_width(site, 6) == 0.5
+    assert found.of_width(site, 9) == pytest.approx((0.5 + 1.1) / 2)
+    assert found.dense(sites()) == pytest.approx(2 * sum(1.1 + block for block in range(BLOCKS)))
+    assert Latency.of_json(found.to_json()) == found

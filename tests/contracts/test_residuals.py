@@ -1,0 +1,57 @@
+"""Every entry's residual is what the consumer's output is added to: a fact that compensation relies on."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from statprune.anatomy.lookup import anatomy_of
+from statprune.anatomy.sites import module_at
+from tests.tiny import MODEL_TYPES, tiny_batch, tiny_model
+
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    *((model_type, {}) for model_type in MODEL_TYPES),
+    ("opt", {"do_layer_norm_before": False}),
+]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("model_type", "options"), VARIANTS)
+def test_the_block_goes_on_with_residual_plus_output(model_type: str, options: dict[str, Any]) -> None:
+    model = tiny_model(model_type, **options)
+    anatomy = anatomy_of(model)
+    block = anatomy.blocks[1]
+    seen: dict[Any, Tensor] = {}
+    sums: list[Tensor] = []
+
+    def reads(name: Any) -> Any:
+        return lambda _, inputs: seen.__setitem__(name, inputs[0].reshape(-1, inputs[0].shape[-1]))
+
+    hooks = [
+        block.register_forward_pre_hook(
+            lambda _, a, k: reads("")(_, a or (k["hidden_states"],)), with_kwargs=True
+        )
+    ]
+    for site in anatomy.sites_of_block(1):
+        consumer = module_at(block, site.consumer)
+        hooks.append(
+            consumer.register_forward_hook(
+                lambda _, __, out, name=site.name: seen.__setitem__(name, out.reshape(-1, out.shape[-1]))
+            )
+        )
+        if site.residual is not None:
+            hooks.append(module_at(block, site.residual).register_forward_pre_hook(reads(site.residual)))
+    for module in block.modules():
+        if isinstance(module, nn.LayerNorm) or "RMSNorm" in type(module).__name__:
+            hooks.append(module.register_forward_pre_hook(lambda _, inputs: sums.append(inputs[0])))
+    hooks.append(
+        block.register_forward_hook(lambda _, __, out: sums.append(out[0] if isinstance(out, tuple) else out))
+    )
+    model(**tiny_batch(model))
+    for hook in hooks:
+        hook.remove()
+    for site in anatomy.sites_of_block(1):
+        whole = seen[site.residual or ""] + seen[site.name]
+        gone_on = [each.reshape(-1, each.shape[-1]) for each in sums if each.shape[-1] == whole.shape[-1]]
+        assert any(torch.allclose(whole, each, atol=1e-6) for each in gone_on), site.name

@@ -1,0 +1,106 @@
+"""How far outputs are apart, by hand for every kind of head; which samples are held out."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax
+
+from statprune.anatomy.lookup import anatomy_of
+from statprune.calibration.stream import Stream, advance, before_first_block
+from statprune.engine.divergence import CHOICES, NUMBERS, Outputs, Probe, first_of, held_out, probe_batches
+from tests.tiny import tiny_batch, tiny_model
+
+HEADS: list[tuple[str, str, dict[str, Any]]] = [
+    ("llama", "LlamaForCausalLM", {}),
+    ("bert", "BertForMaskedLM", {}),
+    ("bert", "BertForTokenClassification", {"num_labels": 3}),
+    ("bert", "BertForSequenceClassification", {"num_labels": 3}),
+    ("bert", "BertForSequenceClassification", {"num_labels": 1}),
+    ("bert", "BertForQuestionAnswering", {}),
+    ("bert", "BertModel", {}),
+]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("family", "head", "options"), HEADS)
+def test_the_divergence_by_hand(family: str, head: str, options: dict[str, Any]) -> None:
+    model, other = tiny_model(family, head=head, **options), tiny_model(family, head=head, seed=5, **options)
+    batch = tiny_batch(model, rows=6, length=10)
+    batch["attention_mask"][1:3, 7:] = 0
+    real = batch["attention_mask"].bool()
+    # Heads alike, blocks not.
+    state = model.state_dict()
+    blocks = {name for name in state if any(part.isdigit() for part in name.split("."))}
+    other.load_state_dict(
+        {name: other.state_dict()[name] if name in blocks else state[name] for name in state}
+    )
+    finals = []
+    for each in (model, other):
+        stream = before_first_block(each, anatomy_of(each).blocks, [batch])
+        for index, block in enumerate(anatomy_of(each).blocks):
+            advance(stream, block, index)
+        finals.append(stream.hidden)
+    outputs = Outputs(model, anatomy_of(model).blocks, [batch], finals[0])
+    found = outputs.divergence(finals[1])
+    assert outputs.divergence(finals[0]) == pytest.approx(0, abs=1e-9)
+
+    dense, thin = (each(**batch, return_dict=True) for each in (model, other))
+    if hasattr(dense, "start_logits"):
+        ends = [
+            (np.where(real, one, -np.inf), np.where(real, two, -np.inf))
+            for one, two in ((dense.start_logits, thin.start_logits), (dense.end_logits, thin.end_logits))
+        ]
+        kls = []
+        for one, two in ends:
+            p, q = (log_softmax(each, axis=-1) for each in (one, two))
+            kls.append(
+                np.where(real, np.exp(p) * (np.nan_to_num(p, neginf=0) - np.nan_to_num(q, neginf=0)), 0).sum(
+                    -1
+                )
+            )
+        wanted, unit = np.mean(kls), CHOICES
+    elif hasattr(dense, "last_hidden_state"):
+        one, two = dense.last_hidden_state[real], thin.last_hidden_state[real]
+        wanted, unit = float((one - two).square().sum() / one.square().sum()), NUMBERS
+    elif dense.logits.shape[-1] == 1:
+        one, two = dense.logits, thin.logits
+        wanted, unit = float((one - two).square().sum() / (one - one.mean()).square().sum()), NUMBERS
+    else:
+        one, two = (each.logits[real] if each.logits.ndim == 3 else each.logits for each in (dense, thin))
+        p, q = (log_softmax(each.double().numpy(), axis=-1) for each in (one, two))
+        wanted, unit = (np.exp(p) * (p - q)).sum(-1).mean(), CHOICES
+    assert found == pytest.approx(float(wanted), rel=1e-4)
+    assert found > 1e-4
+    assert outputs.unit == unit
+
+
+def test_every_fourth_sample_is_held_out_whatever_the_batches() -> None:
+    lengths = (5, 1, 7, 3)
+    batches = [
+        {
+            "input_ids": torch.zeros(rows, 4, dtype=torch.long),
+            "attention_mask": torch.ones(rows, 4, dtype=torch.long),
+        }
+        for rows in lengths
+    ]
+    rows = held_out(batches)
+    starts = np.cumsum([0, *lengths[:-1]])
+    numbers = [int(row) + int(start) for start, each in zip(starts, rows, strict=True) for row in each]
+    assert numbers == [3, 7, 11, 15]
+    assert [len(each) for each in first_of(batches, rows, 8)] == [1, 0, 1, 0]
+    assert [len(each) for each in first_of(batches, rows, 1)] == [1, 0, 0, 0], "at least one"
+    many = [tiny_batch(tiny_model("llama"), rows=64, length=16, seed=1)]
+    assert sum(len(batch["input_ids"]) for batch in probe_batches(many, of_tokens=True)) == 64 // 16
+    assert sum(len(batch["input_ids"]) for batch in probe_batches(many, of_tokens=False)) == 64 // 4
+
+
+def test_a_probe_of_the_unchanged_model_finds_nothing() -> None:
+    model = tiny_model("llama")
+    probe = Probe(model, anatomy_of(model), [tiny_batch(model)])
+    assert isinstance(probe.stream, Stream)
+    assert probe.divergence(0) == pytest.approx(0, abs=1e-9)
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight.mul_(0.5)
+    assert probe.divergence(0) > 1e-4
