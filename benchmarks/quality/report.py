@@ -195,7 +195,7 @@ def write_report(rows: Sequence[Row]) -> None:
         "# Quality of pruned models, method by method",
         "Made by `python -m benchmarks.quality`. Damage is ln(perplexity / dense) for decoders and "
         "points lost for encoders; cells are the median over three seeds (least to most). The seed draws "
-        "the calibration samples.",
+        "the calibration samples. Cells that are empty have not been run; the command runs what is missing.",
         "## Goals",
         goals(results),
         "## Damage",
