@@ -1,0 +1,134 @@
+"""Moments: order and batches do not matter, means are those of all rows, and float32 products cost 1e-6."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from matrices import checked, random
+from torch import Tensor
+
+from statprune.errors import NonFiniteError
+from statprune.linalg.moments import Moments, MomentSum, in_two
+
+M, OUT = 5, 3
+seeds = st.integers(0, 2**31)
+
+
+def pairs(n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Rows of Z (n, M) and Y (n, OUT) that are not centred."""
+    return random(n, M, seed) + 1, random(n, OUT, seed + 1) - 2
+
+
+def summed(Z: Tensor, Y: Tensor, *, constant: bool = False) -> MomentSum:
+    found = MomentSum(Z.shape[1], Y.shape[1], constant=constant)
+    found.update(Z, Y)
+    return found
+
+
+def numbers(found: Moments) -> list[np.ndarray]:
+    tensors = (found.G, found.C, found.mean_input, found.mean_target)
+    return [*(each.numpy() for each in tensors), np.array([found.energy, found.rows])]
+
+
+def close(found: Moments, expected: Moments) -> None:
+    for a, b in zip(numbers(found), numbers(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * max(1.0, expected.energy))
+
+
+@given(n=st.integers(1, 60), more=st.integers(0, 60), seed=seeds, constant=st.booleans())
+@checked
+def test_the_order_of_merging_does_not_matter(n: int, more: int, seed: int, constant: bool) -> None:
+    Z, Y = pairs(n + more, seed)
+    empty = MomentSum(M, OUT, constant=constant)
+    _, _, expected = in_two(summed(Z, Y, constant=constant), empty)
+    first, second = (summed(Z[part], Y[part], constant=constant) for part in (slice(n), slice(n, None)))
+    close(in_two(first, second)[2], expected)
+    close(in_two(second, first)[2], expected)
+    assert (first.rows, second.rows) == (n, more), "looking does not merge"
+    second.merge(first)
+    assert second.rows == n + more
+    close(in_two(empty, second)[2], expected)
+    assert empty.rows == 0
+
+
+@given(n=st.integers(2, 60), seed=seeds, constant=st.booleans(), data=st.data())
+@checked
+def test_both_parts_are_centred_about_all_rows(
+    n: int, seed: int, constant: bool, data: st.DataObject
+) -> None:
+    Z, Y = pairs(n, seed)
+    split = data.draw(st.integers(0, n))
+    Z[:split] += 3  # the two parts have different means
+    found = in_two(*(summed(Z[p], Y[p], constant=constant) for p in (slice(split), slice(split, None))))
+    a, b = (constant * each.numpy().mean(axis=0) for each in (Z, Y))
+    for moments, rows in zip(found, (slice(split), slice(split, None), slice(None)), strict=True):
+        z, y = Z[rows].numpy() - a, Y[rows].numpy() - b
+        expected = [z.T @ z, z.T @ y, a, b, np.array([(y**2).sum(), len(z)])]
+        for one, other in zip(numbers(moments), expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * 16 * n)
+
+
+@given(seed=seeds, constant=st.booleans(), columns=st.permutations(range(M)), count=st.integers(1, M))
+@checked
+def test_some_columns_and_what_a_fit_leaves_are_as_if_summed(
+    seed: int, constant: bool, columns: list[int], count: int
+) -> None:
+    Z, Y = pairs(50, seed)
+    empty = MomentSum(M, OUT, constant=constant)
+    whole = in_two(summed(Z, Y, constant=constant), empty)[2]
+    chosen = torch.tensor(columns[:count])
+    few = MomentSum(count, OUT, constant=constant)
+    close(whole.of(chosen), in_two(summed(Z[:, chosen], Y, constant=constant), few)[2])
+    B = random(M, OUT, seed + 2)
+    left = in_two(summed(Z, Y - Z @ B, constant=constant), empty)[2]
+    found = whole.against(B)
+    scale = max(left.energy, float(whole.G.trace()))
+    for a, b in zip(numbers(found), numbers(left), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * scale)
+    assert whole.error(B) == found.energy
+
+
+def test_an_error_is_never_negative() -> None:
+    Z, _ = pairs(50, 0)
+    B = random(M, OUT, 1)
+    found, _, _ = in_two(summed(Z, Z @ B), MomentSum(M, OUT, constant=False))
+    rounded = Moments(found.G, found.C, found.energy * (1 - 1e-6), *([torch.zeros(1)] * 2), 50)
+    assert rounded.error(B) == 0.0
+    assert rounded.error(torch.zeros_like(B)) == rounded.energy
+
+
+@pytest.mark.parametrize("rows", [100, 10_000])
+def test_products_are_right_to_a_millionth_of_the_norms(rows: int) -> None:
+    Z, Y = pairs(rows, 3)
+    Z[:, 1] *= 1e4
+    Z[:, 2] *= 1e-4
+    found, _, _ = in_two(summed(Z, Y), MomentSum(M, OUT, constant=False))
+    z, y = Z.numpy(), Y.numpy()
+    zs, ys = np.linalg.norm(z, axis=0), np.linalg.norm(y, axis=0)
+    assert (np.abs(found.G.numpy() - z.T @ z) <= 1e-6 * np.outer(zs, zs)).all()
+    assert (np.abs(found.C.numpy() - z.T @ y) <= 1e-6 * np.outer(zs, ys)).all()
+    assert found.energy == pytest.approx(float((y**2).sum()), rel=1e-12)
+
+
+def test_what_is_refused_is_not_added() -> None:
+    Z, Y = pairs(10, 4)
+    found = summed(Z, Y)
+    before = in_two(found, MomentSum(M, OUT, constant=False))[2]
+    bad = Y.clone()
+    bad[3, 1] = torch.nan
+    with pytest.raises(NonFiniteError, match="B: 1 of 30"):
+        found.update(Z, bad)
+    with pytest.raises(ValueError, match="A has 9 rows and B 10"):
+        found.update(Z[:9], Y)
+    with pytest.raises(ValueError, match=r"pass \(rows, 5\)"):
+        found.update(Z[:, :4], Y)
+    after = in_two(found, MomentSum(M, OUT, constant=False))[2]
+    for a, b in zip(numbers(after), numbers(before), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_no_rows_have_no_moments() -> None:
+    nothing = (MomentSum(M, OUT, constant=True), MomentSum(M, OUT, constant=True))
+    for found in in_two(*nothing):
+        assert all(not each.any() for each in numbers(found))
