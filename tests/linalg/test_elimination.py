@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from statprune.errors import NonFiniteError
+from statprune.errors import NonFiniteError, NumericalError
 from statprune.linalg.elimination import eliminate
 
 DAMPING = 1e-3
@@ -108,3 +108,33 @@ def test_bad_shapes_and_numbers_are_refused() -> None:
     B[0, 0] = torch.nan
     with pytest.raises(NonFiniteError, match="B: 1 of 12"):
         eliminate(G, B, damping=DAMPING)
+
+
+def test_a_single_unit_by_hand() -> None:
+    """H = 3: dropping the one column adds 3 * 3^2; a unit of all four columns of H = 1.5 I, 1.5 * 8."""
+    one = eliminate(torch.tensor([[2.0]]), torch.tensor([[3.0]]), damping=0.5)
+    assert (one.order.tolist(), one.errors.tolist()) == ([0], pytest.approx([27, 0]))
+    whole = eliminate(torch.eye(4), torch.ones(4, 2), unit=4, damping=0.5)
+    assert (whole.order.tolist(), whole.errors.tolist()) == ([0], pytest.approx([12, 0]))
+
+
+@pytest.mark.parametrize("unit", [1, 4])
+def test_single_precision_is_near_double(unit: int) -> None:
+    """The errors of the order that it found, not of another."""
+    _, G, B = problem(200, 64, 4, 5)
+    found = eliminate(G.float(), B.float(), unit=unit, damping=1e-2)
+    assert found.errors.dtype == torch.float64
+    exact = G.float().double().numpy(), B.float().double().numpy()
+    columns = (found.order[:, None] * unit + torch.arange(unit)).flatten().tolist()
+    lows = [least(*exact, columns[: k * unit], 1e-2) for k in range(64 // unit + 1)]
+    np.testing.assert_allclose(
+        found.errors.numpy(), np.array(lows) - lows[-1], rtol=0, atol=1e-3 * abs(lows[-1])
+    )
+
+
+def test_a_matrix_that_is_not_square_or_all_zero_is_refused() -> None:
+    _, G, B = problem(20, 6, 2, 0)
+    with pytest.raises(ValueError, match=r"cannot solve \(5, 6\)"):
+        eliminate(G[:5], B[:5], damping=DAMPING)
+    with pytest.raises(NumericalError, match="mean diagonal 0"):
+        eliminate(torch.zeros_like(G), B, damping=DAMPING)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from statprune.errors import NonFiniteError
 from statprune.linalg.checks import require_finite
-from statprune.linalg.held_out import LOCAL, NONE, compensation, fit_consumer
+from statprune.linalg.held_out import DAMPINGS, LOCAL, NEARLY, NONE, compensation, fit_consumer
 from statprune.linalg.moments import Moments, MomentSum, in_two
 
 ROWS, M, OUT = 400, 10, 4
@@ -125,3 +125,34 @@ def test_the_quick_check_of_finiteness_is_not_fooled() -> None:
     require_finite(torch.full((4,), 3e38), "large")  # whose float32 sum overflows
     with pytest.raises(NonFiniteError, match="both: 2 of 3"):
         require_finite(torch.tensor([torch.inf, -torch.inf, 1.0]), "both")
+
+
+def by_the_rule(Z: Tensor, D: Tensor, split: int, dampings: tuple[float, ...]) -> tuple[float, float]:
+    """Damping and error held out, from the rows themselves: the largest whose error is nearly the least."""
+    z, d, held_z, held_d = (each.numpy() for each in (Z[:split], D[:split], Z[split:], D[split:]))
+    errors = {NONE: 1.0}
+    for damping in dampings:
+        left = held_d - held_z @ ridge(z.T @ z, z.T @ d, damping)
+        errors[damping] = np.square(left).sum() / np.square(held_d).sum()
+    least = min(errors.values())
+    chosen = max(damping for damping, error in errors.items() if error <= least + NEARLY * (1 - least))
+    return chosen, errors[chosen]
+
+
+def test_the_rule_from_the_rows_themselves() -> None:
+    """From a clean linear loss to noise alone; on the way every answer is given."""
+    answers = set()
+    for seed in range(30):
+        generator = torch.Generator().manual_seed(seed)
+        Z, _, _ = data(seed)
+        noise = torch.randn(ROWS, OUT, generator=generator, dtype=torch.float64)
+        linear = Z @ torch.randn(M, OUT, generator=generator, dtype=torch.float64)
+        D = linear * 10.0 ** -(seed % 6) + noise if seed % 5 else linear
+        if seed % 5 == 1:  # along the direction that Z has least of, where a damping takes most away
+            D = Z @ torch.linalg.eigh(Z.T @ Z).eigenvectors[:, :1].expand(M, OUT)
+        found = compensation(*lost_moments(D, Z))
+        damping, error = by_the_rule(Z, D, 300, DAMPINGS)
+        assert found.damping == damping
+        assert found.held_out == pytest.approx(error, rel=1e-3, abs=1e-4)
+        answers.add(damping)
+    assert answers == {NONE, *DAMPINGS}
