@@ -13,13 +13,14 @@ from statprune.budget.cost import Cost
 from statprune.budget.plan import Plan
 from statprune.checkpoint.skeleton import skeleton
 from statprune.engine.stat import Progress, no_progress
-from statprune.errors import BudgetError
+from statprune.errors import BudgetError, InputError
 from statprune.measurement import Measurement
 from statprune.planning import plan as measure
 from statprune.planning import start_of
 from statprune.preparation import budget_of
 from statprune.recipe import Recipe
 
+OF_THE_PLAN = ("samples", "seq_len", "text_column", "dtype", "device", "seed")
 OF_THE_BUDGET = ("of", "widths", "multiple", "floors", "protect", "pins")
 
 
@@ -86,7 +87,10 @@ def answer(
         found = measure(model, data=data, out=out, latency=latency, progress=progress, **rest)
     else:
         opened = skeleton(model) if isinstance(model, str | Path) else model
-        found = measurements.read(folder, anatomy_of(opened), weightless=True)
+        unknown = [name for name in options if name not in OF_THE_BUDGET and name not in OF_THE_PLAN]
+        if unknown:
+            raise InputError(f"there is no option {unknown[0]!r} for a budget.")
+        found = measurements.read(folder, anatomy_of(opened), weightless=isinstance(model, str | Path))
     latency_of = None if found.latency is None else dict(found.latency.conditions)
     return Answers(
         recipes[0].of, found.about["damage"], tuple(_answer(found, each) for each in recipes), latency_of

@@ -6,6 +6,7 @@ A folder holds `measurement.json` (damage curves, latencies, and what they were 
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -128,6 +129,7 @@ def write(measurement: Measurement, folder: Path) -> None:
         for number, batch in enumerate(measurement.samples.batches)
         for name, value in batch.items()
     }
+    scratch = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -137,6 +139,9 @@ def write(measurement: Measurement, folder: Path) -> None:
         os.replace(scratch, folder)
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error}.") from error
+    finally:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def read_json(folder: Path) -> dict[str, Any]:
@@ -170,6 +175,9 @@ def read(folder: Path, anatomy: Anatomy, *, weightless: bool = False) -> Measure
         PlanError: it cannot be read, or the model is another one.
     """
     content = read_json(folder)
+    for part in ("model", "fingerprint", "context", "about", "data", "curves", "latency"):
+        if part not in content:
+            raise PlanError(f"{folder / FILE} lacks '{part}'. Measure again.")
     widths = {name: len(curve["error"]) - 1 for name, curve in content["curves"].items()}
     fits = widths == {site.name: site.units for site in anatomy.sites}
     if not fits or (not weightless and content["fingerprint"] != fingerprint(anatomy)):

@@ -143,7 +143,7 @@ def _fitted(recipe: Recipe, anatomy: Anatomy) -> Plan | None:
         return plans.read(recipe.plan, anatomy.sites)
     if recipe.plan is not None:
         return plans.fit(recipe.plan, anatomy.sites)
-    return plans.full(anatomy.sites) if recipe.keep == 1 else None
+    return plans.full(anatomy.sites) if recipe.keep == 1 and not recipe.restrictions else None
 
 
 def budget_of(recipe: Recipe, price: Price) -> Budget:

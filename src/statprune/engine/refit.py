@@ -228,8 +228,13 @@ def narrow(at: Passage, site: Site, count: int, trace: Trace, make_good: MakeGoo
     fit, held, whole = at.moments(site)
     W = consumer_weight(site, at.block)
     dense = W.T
-    made_good = make_good(fit.against(dense), held.against(dense))
     kept = torch.arange(site.units, device=W.device)
+    if not bool(whole.G.any()):  # a silent site: any of its units do, and there is nothing to fit
+        kept = kept[:count]
+        cut(at.anatomy.entry, at.block, site, kept, W[:, site.columns_of(kept)])
+        trace.add(site, kept.tolist(), 0.0, 1.0, 0)
+        return
+    made_good = make_good(fit.against(dense), held.against(dense))
     if count < site.units:
         damping = LOCAL if made_good.damping == NONE else made_good.damping
         chosen = eliminate(whole.G, dense + made_good.B, unit=site.columns, damping=damping)

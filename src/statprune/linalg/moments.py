@@ -100,9 +100,9 @@ class MomentSum:
         """
         self._cross.update(Z, Y, product_dtype=torch.float32)
         self._gram.update(Z, product_dtype=torch.float32)
-        self._input_sum += Z.sum(dim=0, dtype=torch.float64)
-        self._target_sum += Y.sum(dim=0, dtype=torch.float64)
-        self._energy += Y.square().sum(dtype=torch.float64)
+        self._input_sum += Z.sum(dim=0, dtype=torch.float64).to(self._input_sum.device)
+        self._target_sum += Y.sum(dim=0, dtype=torch.float64).to(self._target_sum.device)
+        self._energy += Y.double().square().sum().to(self._energy.device)
 
     def merge(self, other: MomentSum) -> None:
         """Add what `other` has seen."""
