@@ -87,11 +87,11 @@ def test_times_that_add_up_are_found_exactly(family: str, clock: Any) -> None:
 
 
 def test_the_median_of_alternating_runs_without_the_first(clock: Any) -> None:
-    """Slow first runs, and one outlier each, leave no trace; no variant runs twice before all have run."""
+    """Slow first runs, and three outliers each, leave no trace; no variant runs twice before all have run."""
     model = tiny_model("llama")
 
     def cost(heads: int, neurons: int, run: int) -> float:
-        return 1e6 if run == 1 else 1e3 if run == 4 else heads + neurons
+        return 1e6 if run == 1 else 1e3 if run in (4, 6, 8) else heads + neurons
 
     ran = clock(model, cost)
     found, sites = timed(model), anatomy_of(model).sites
@@ -100,7 +100,7 @@ def test_the_median_of_alternating_runs_without_the_first(clock: Any) -> None:
     assert set(ran) == variants
     round_ = len(ran) // (REPEATS + 1)
     assert all(ran[start : start + round_] == ran[:round_] for start in range(0, len(ran), round_))
-    # (1, 1) is run for either kind, so that both of its odd runs come early.
+    # (1, 1) is run for either kind, so that no timing has more than three slow ones.
     spared = found.dense(sites) - found.of_plan(fit({"blocks.0.feed_forward": 20}, sites), sites)
     assert spared == pytest.approx(20)
 
