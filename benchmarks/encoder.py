@@ -8,28 +8,22 @@ pooled token embeddings against the scores, Spearman's rank correlation).
 """
 
 import argparse
-import json
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
 
 import torch
-from protocol import minilm, shared, table, write
+from protocol import forward_seconds, minilm, rows_of, shared, table, write
 from scipy.stats import spearmanr
 from torch import Tensor
 
 from statprune import compress
-from statprune.inputs import Opened, open_model
+from statprune.inputs import open_model
 from statprune.preparation import prepare
 from statprune.recipe import Recipe
 
 SENTENCES = 512
 SEEDS = (0, 1, 2)
-
-
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 @torch.no_grad()
@@ -50,18 +44,6 @@ def spearman(model: Any, tokenizer: Any, test: list[dict[str, Any]]) -> float:
     second = embed(model, tokenizer, [row["sentence2"] for row in test])
     scores = [row["label"] for row in test]
     return 100 * float(spearmanr((first * second).sum(1).tolist(), scores).statistic)
-
-
-@torch.no_grad()
-def forward_seconds(opened: Opened, batches: list[dict[str, Tensor]], repeats: int = 5) -> float:
-    """Median time of one plain forward pass over the calibration batches."""
-    times = []
-    for _ in range(repeats + 1):
-        started = perf_counter()
-        for batch in batches:
-            opened.model(**batch)
-        times.append(perf_counter() - started)
-    return median(times[1:])
 
 
 def main() -> None:
@@ -89,7 +71,7 @@ def main() -> None:
                 }
                 recipe = Recipe(**options, samples=SENTENCES, device="cpu")
                 batches = prepare(opened, recipe, sentences).samples.batches
-                plain = forward_seconds(opened, batches)
+                plain = forward_seconds(opened.model, batches, repeats=5)
                 started = perf_counter()
                 made = compress(path, data=sentences, samples=SENTENCES, device="cpu", **options)
                 whole = perf_counter() - started

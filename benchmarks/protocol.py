@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -50,6 +52,25 @@ def articles(path: Path, exclude: Iterable[str], characters: int) -> list[str]:
             if read >= characters:
                 break
     return texts
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """The records of a JSON-lines file; none where there is no file."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+@torch.no_grad()
+def forward_seconds(model: Any, batches: Sequence[dict[str, torch.Tensor]], repeats: int) -> float:
+    """Median time of one plain forward pass over all batches; a first one warms up and does not count."""
+    times = []
+    for _ in range(repeats + 1):
+        started = perf_counter()
+        for batch in batches:
+            model(**batch)
+        times.append(perf_counter() - started)
+    return median(times[1:])
 
 
 def conditions() -> dict[str, Any]:

@@ -12,12 +12,9 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
-import torch
-
-from benchmarks.protocol import conditions
+from benchmarks.protocol import conditions, forward_seconds, rows_of
 from benchmarks.quality.methods import METHODS, Case
 from benchmarks.quality.report import HERE, write_report
 from benchmarks.quality.subjects import Subject, decoder, subjects
@@ -28,10 +25,7 @@ RESULTS = HERE / "results.jsonl"
 
 def done() -> dict[tuple[Any, ...], dict[str, Any]]:
     """Results by (subject, method, keep, seed)."""
-    if not RESULTS.exists():
-        return {}
-    rows = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
-    return {(row["subject"], row["method"], row["keep"], row["seed"]): row for row in rows}
+    return {(row["subject"], row["method"], row["keep"], row["seed"]): row for row in rows_of(RESULTS)}
 
 
 def note(row: dict[str, Any]) -> None:
@@ -49,7 +43,7 @@ def note(row: dict[str, Any]) -> None:
 def run(subject: Subject, methods: list[str], budgets: list[float], seeds: list[int], scratch: Path) -> None:
     """Everything of one subject that is not done yet."""
     if (subject.name, "dense", 1.0, None) not in done():
-        opened = Case(subject, None, 0, scratch).open()  # type: ignore[arg-type]
+        opened = subject.open()
         scores = subject.judge(opened.model.eval(), opened.tokenizer)
         note(
             {"subject": subject.name, "method": "dense", "keep": 1.0, "seed": None, "share": 1.0}
@@ -64,10 +58,10 @@ def run(subject: Subject, methods: list[str], budgets: list[float], seeds: list[
         ]
         if not missing:
             continue
-        opened = Case(subject, None, seed, scratch).open()  # type: ignore[arg-type]
+        opened = subject.open()
         samples = subject.draw(opened, subject.samples, seed)
         case = Case(subject, samples, seed, scratch)
-        plain = forward_seconds(opened.model, samples.batches)
+        plain = forward_seconds(opened.model, samples.batches, repeats=1)
         for method, keep in missing:
             made = METHODS[method](case, keep)
             scores = subject.judge(made.model, opened.tokenizer)
@@ -76,18 +70,6 @@ def run(subject: Subject, methods: list[str], budgets: list[float], seeds: list[
                 | {"share": made.share, "scores": scores, "seconds": made.seconds, "plain": plain}
                 | {"tokens": samples.tokens, "trace": made.trace}
             )
-
-
-@torch.no_grad()
-def forward_seconds(model: Any, batches: list[dict[str, torch.Tensor]]) -> float:
-    """One plain forward pass of the calibration samples; a first one warms up."""
-    spent = 0.0
-    for _ in range(2):
-        started = perf_counter()
-        for batch in batches:
-            model(**batch)
-        spent = perf_counter() - started
-    return spent
 
 
 def main() -> None:

@@ -16,14 +16,13 @@ from typing import Any
 import torch
 
 import statprune
-from benchmarks.protocol import conditions, shared, table
+from benchmarks.protocol import conditions, rows_of, shared, table
 from benchmarks.quality.report import HERE
 from benchmarks.quality.subjects import decoder
 from statprune.anatomy.lookup import anatomy_of
 from statprune.budget.allocate import Budget
 from statprune.engine.refit import Step, narrow, refit
 from statprune.engine.trace import Trace
-from statprune.inputs import open_model
 from statprune.linalg.held_out import NONE, Compensation
 from statprune.linalg.moments import Moments
 
@@ -61,18 +60,18 @@ def main() -> None:
     parser.add_argument("--keep", type=float, nargs="+", default=[0.75, 0.5])
     given = parser.parse_args()
     subject = decoder("wiki-llama-7m", shared("models/wiki-llama-7m"))
-    opened = open_model(subject.folder, device="cpu")
+    opened = subject.open()
     dense = subject.judge(opened.model, opened.tokenizer)
-    rows = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    rows = rows_of(RESULTS)
     for seed in given.seed:
         samples = subject.draw(opened, subject.samples, seed)
         measured = None
         for keep in given.keep:
-            if {(row["keep"], row["seed"]) for row in rows} >= {(keep, seed)}:
+            if any((row["keep"], row["seed"]) == (keep, seed) for row in rows):
                 continue
             measured = measured or statprune.plan(opened.model, data=samples.batches, latency=False)
             for name, make in made_by(measured, keep, samples.batches).items():
-                model = open_model(subject.folder, device="cpu").model
+                model = subject.open().model
                 with torch.no_grad():
                     model = make(model) or model
                 damage = {

@@ -8,32 +8,15 @@ under torch.no_grad, which raises where one is asked for.
 
 import argparse
 from pathlib import Path
-from statistics import median
 from time import perf_counter
-from typing import Any
-
-import torch
 
 import statprune
-from benchmarks.protocol import conditions, table
+from benchmarks.protocol import conditions, forward_seconds, table
 from benchmarks.quality.report import HERE
 from benchmarks.quality.subjects import subjects
-from statprune.inputs import open_model
 
 KEEP = 0.5
 REPEATS = 3
-
-
-@torch.no_grad()
-def plain(model: Any, batches: list[dict[str, torch.Tensor]]) -> float:
-    """Median seconds of a forward pass of all samples."""
-    times = []
-    for _ in range(REPEATS + 1):
-        started = perf_counter()
-        for batch in batches:
-            model(**batch)
-        times.append(perf_counter() - started)
-    return median(times[1:])
 
 
 def main() -> None:
@@ -44,11 +27,11 @@ def main() -> None:
     known, lines = subjects(given.finetuned), []
     for name in given.subject:
         subject = known[name]()
-        opened = open_model(subject.folder, device="cpu")
+        opened = subject.open()
         samples = subject.draw(opened, subject.samples, 0)
         for options in ({}, {"search": True}, {"method": "stat"}):
-            model = open_model(subject.folder, device="cpu").model.eval()
-            forward = plain(model, samples.batches)
+            model = subject.open().model.eval()
+            forward = forward_seconds(model, samples.batches, REPEATS)
             started = perf_counter()
             made = statprune.compress(model, data=samples.batches, keep=KEEP, of=subject.of, **options)
             whole = perf_counter() - started

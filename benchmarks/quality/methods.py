@@ -1,6 +1,6 @@
 """The methods of the matrix, all with one signature: narrow a model of the subject to a budget, in memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,10 +13,11 @@ import statprune
 from benchmarks.quality.peers import PEERS
 from benchmarks.quality.subjects import Subject
 from statprune.anatomy.lookup import anatomy_of
+from statprune.anatomy.sites import Site
 from statprune.budget.allocate import Budget
 from statprune.budget.cost import Cost
 from statprune.calibration.samples import Samples
-from statprune.inputs import Opened, open_model
+from statprune.inputs import Opened
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Case:
 
     def open(self) -> Opened:
         """The dense model, anew."""
-        return open_model(self.subject.folder, device="cpu")
+        return self.subject.open()
 
     def context(self) -> int:
         """Tokens that a token attends to, for counting MACs."""
@@ -71,18 +72,17 @@ def stat(case: Case, keep: float, widths: str) -> Made:
 
 
 def _compressed(case: Case, opened: Opened, keep: float, **options: Any) -> Made:
-    started = perf_counter()
+    started, sites = perf_counter(), anatomy_of(opened.model).sites
     made = statprune.compress(
         opened.model, tokenizer=opened.tokenizer, keep=keep, of=case.subject.of, **options
     )
-    share = _share(case, made.plan)
+    share = _share(case, made.plan, sites)
     trace = {"seconds": made.trace.seconds, "predicted": made.trace.predicted, "held": made.trace.divergence}
     return Made(made.model, share, perf_counter() - started, trace | {"widths": dict(made.plan.widths)})
 
 
-def _share(case: Case, plan: statprune.Plan, added: int = 0) -> float:
-    """Of what the budget counts, at the mean length of the samples."""
-    sites = anatomy_of(case.open().model).sites
+def _share(case: Case, plan: statprune.Plan, sites: Sequence[Site], added: int = 0) -> float:
+    """Of what the budget counts, at the mean length of the samples; `sites` are the dense model's."""
     cost = Cost(case.subject.of, case.context())
     return (cost.of_plan(plan, sites) + added) / cost.dense(sites)
 
@@ -104,7 +104,7 @@ def peer(case: Case, keep: float, name: str) -> Made:
         counted = Cost("params", case.context())
         gone = counted.dense(anatomy.sites) - counted.of_plan(plan, anatomy.sites)
         added = sum(parameter.numel() for parameter in model.parameters()) - (before - gone)
-    return Made(model, _share(case, plan, added), seconds, {"widths": dict(plan.widths)})
+    return Made(model, _share(case, plan, anatomy.sites, added), seconds, {"widths": dict(plan.widths)})
 
 
 METHODS: dict[str, Callable[[Case, float], Made]] = {

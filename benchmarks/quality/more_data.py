@@ -13,10 +13,9 @@ from statistics import median
 from typing import Any
 
 import statprune
-from benchmarks.protocol import table
+from benchmarks.protocol import rows_of, table
 from benchmarks.quality.report import HERE, METRICS
 from benchmarks.quality.subjects import subjects
-from statprune.inputs import open_model
 
 RESULTS = HERE / "more-data.jsonl"
 SAMPLES = (64, 256, 1024, 4096)
@@ -30,18 +29,18 @@ def main() -> None:
     parser.add_argument("--samples", type=int, nargs="+", default=SAMPLES)
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2])
     given = parser.parse_args()
-    rows = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    rows = rows_of(RESULTS)
     known = subjects(given.finetuned)
     for name in given.subject:
         subject = known[name]()
-        opened = open_model(subject.folder, device="cpu")
+        opened = subject.open()
         dense = subject.judge(opened.model.eval(), opened.tokenizer)
         for samples in given.samples:
             for seed in given.seed:
                 if any((row["subject"], row["asked"], row["seed"]) == (name, samples, seed) for row in rows):
                     continue
                 drawn = replace(subject, samples=samples).draw(opened, samples, seed)
-                model = open_model(subject.folder, device="cpu").model
+                model = subject.open().model
                 made = statprune.compress(model, data=drawn.batches, keep=KEEP, of=subject.of)
                 found = subject.judge(made.model, opened.tokenizer)
                 damage = {key: subject.damage(dense[key], value) for key, value in found.items()}

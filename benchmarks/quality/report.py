@@ -61,7 +61,7 @@ class Results:
     def damages(self, subject: str, method: str, keep: float, metric: str) -> list[float]:
         """One for each seed, ascending."""
         dense = self.dense[subject][metric]
-        decoder = "perplexity" not in metric and set(self.dense[subject]) >= {"C4"}
+        decoder = "C4" in self.dense[subject]
         damage: Callable[[float], float] = (lambda x: log(x / dense)) if decoder else (lambda x: dense - x)
         return sorted(
             damage(row["scores"][metric])
@@ -166,18 +166,6 @@ def _encoders(results: Results, keep: float, most: float) -> list[str]:
 
 def _yes(met: bool) -> str:
     return "yes" if met else "**no**"
-
-
-def cost(results: Results) -> str:
-    """Time of the methods over one plain forward pass of the same samples."""
-    lines = []
-    for subject in results.subjects():
-        for method in results.methods(subject):
-            rows = [row for row in results.of(subject) if row["method"] == method and "plain" in row]
-            if rows and not method.startswith("ours"):
-                ratio = median(row["seconds"] / row["plain"] for row in rows)
-                lines.append([subject, method, f"{ratio:.1f}x"])
-    return table(["model", "method", "time over a forward pass"], lines)
 
 
 def write_report(rows: Sequence[Row]) -> None:

@@ -14,7 +14,7 @@ from benchmarks.quality.tasks import Task, load
 from statprune.calibration.records import from_memory
 from statprune.calibration.samples import Samples, sentences, windows
 from statprune.evaluation.perplexity import Perplexity
-from statprune.inputs import Opened
+from statprune.inputs import Opened, open_model
 from statprune.quality import evaluate
 
 SEQ_LEN = 256
@@ -48,6 +48,10 @@ class Subject:
     judge: Callable[[Any, Any], dict[str, float]]
     damage: Callable[[float, float], float]
     protocol: dict[str, Any]
+
+    def open(self) -> Opened:
+        """The dense model, anew."""
+        return open_model(self.folder, device="cpu")
 
 
 def decoder(name: str, folder: Path | str) -> Subject:

@@ -15,12 +15,11 @@ from statprune.checkpoint.skeleton import skeleton
 from statprune.engine.stat import Progress, no_progress
 from statprune.errors import BudgetError, InputError
 from statprune.measurement import Measurement
+from statprune.planning import OPTIONS, start_of
 from statprune.planning import plan as measure
-from statprune.planning import start_of
 from statprune.preparation import budget_of
 from statprune.recipe import Recipe
 
-OF_THE_PLAN = ("samples", "seq_len", "text_column", "dtype", "device", "seed")
 OF_THE_BUDGET = ("of", "widths", "multiple", "floors", "protect", "pins")
 
 
@@ -87,7 +86,7 @@ def answer(
         found = measure(model, data=data, out=out, latency=latency, progress=progress, **rest)
     else:
         opened = skeleton(model) if isinstance(model, str | Path) else model
-        unknown = [name for name in options if name not in OF_THE_BUDGET and name not in OF_THE_PLAN]
+        unknown = [name for name in options if name not in OF_THE_BUDGET and name not in OPTIONS]
         if unknown:
             raise InputError(f"there is no option {unknown[0]!r} for a budget.")
         found = measurements.read(folder, anatomy_of(opened), weightless=isinstance(model, str | Path))

@@ -103,14 +103,23 @@ def fingerprint(anatomy: Anatomy) -> str:
     return digest.hexdigest()
 
 
+def require_free(folder: Path) -> None:
+    """Refuse a folder that is there already.
+
+    Raises:
+        OutputError: it exists.
+    """
+    if folder.exists():
+        raise OutputError(f"{folder} exists already; nothing is overwritten. Give another folder.")
+
+
 def write(measurement: Measurement, folder: Path) -> None:
     """Save it into a folder that does not exist yet; complete, or not there.
 
     Raises:
         OutputError: the folder exists or cannot be written.
     """
-    if folder.exists():
-        raise OutputError(f"{folder} exists already; nothing is overwritten. Give another folder.")
+    require_free(folder)
     content = {
         "format": FORMAT,
         "model": measurement.model,

@@ -27,7 +27,7 @@ from statprune.engine.search import TRIALS, search
 from statprune.engine.stat import Progress, no_progress
 from statprune.engine.survey import survey, to_survey
 from statprune.engine.trace import Trace
-from statprune.errors import InputError, OutputError, StatpruneWarning
+from statprune.errors import InputError, StatpruneWarning
 from statprune.evaluation.devices import evaluating
 from statprune.inputs import open_model
 from statprune.measurement import Measurement, fingerprint
@@ -35,6 +35,9 @@ from statprune.preparation import Prepared, budget_of, prepare
 from statprune.recipe import Recipe
 from statprune.surgery.undo import remember
 from statprune.version import __version__
+
+OPTIONS = ("samples", "seq_len", "text_column", "dtype", "device", "seed")
+"""Options of `plan`: fields of `Recipe`."""
 
 OF_THE_MEASUREMENT = ("samples", "seq_len", "text_column", "seed", "backend", "method")
 """Options that a measurement has settled."""
@@ -67,14 +70,13 @@ def plan(
     Raises:
         InputError: something given cannot be used. Raised before any pass over the data.
     """
-    allowed = ("samples", "seq_len", "text_column", "dtype", "device", "seed")
     for name in options:
-        if name not in allowed:
+        if name not in OPTIONS:
             raise InputError(
-                f"there is no option {name!r} for a measurement; options are {', '.join(allowed)}."
+                f"there is no option {name!r} for a measurement; options are {', '.join(OPTIONS)}."
             )
-    if out is not None and Path(out).exists():
-        raise OutputError(f"{out} exists already; nothing is overwritten. Give another folder.")
+    if out is not None:
+        measurements.require_free(Path(out))
     recipe = Recipe.of_options({**options, "keep": 1.0})
     opened = open_model(model, tokenizer, dtype=recipe.dtype, device=recipe.device)
     with evaluating(opened.model):

@@ -1,6 +1,6 @@
 """Entry + one block -> its sites: which rows of the producers make a unit, and which columns read it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, cast
@@ -74,6 +74,11 @@ class Site:
             return {"neurons": count}
         heads = count * self.group
         return {"heads": heads, "kv_heads": count, "head_columns": heads * self.head_dim}
+
+
+def blocks_of(sites: Sequence[Site]) -> int:
+    """The number of blocks that the sites belong to."""
+    return 1 + max(site.block for site in sites)
 
 
 def sites_of(

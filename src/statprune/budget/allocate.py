@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from math import ceil, floor, sqrt
 
 from statprune.anatomy.parts import Kind
-from statprune.anatomy.sites import Site
+from statprune.anatomy.sites import Site, blocks_of
 from statprune.budget.cost import Price
 from statprune.budget.curves import Curves
 from statprune.budget.plan import Plan
@@ -60,7 +60,7 @@ class Budget:
         Raises:
             BudgetError: with the smallest share that can be reached.
         """
-        blocks = 1 + max(site.block for site in sites)
+        blocks = blocks_of(sites)
         narrowest = Plan({site.name: self.widths(site, blocks)[0] for site in sites})
         cost, dense = self.cost.of_plan(narrowest, sites), self.cost.dense(sites)
         if cost > self.limit(sites):

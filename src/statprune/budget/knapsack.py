@@ -13,7 +13,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
 from statprune.anatomy.parts import SiteKind
-from statprune.anatomy.sites import Site
+from statprune.anatomy.sites import Site, blocks_of
 from statprune.budget.allocate import Budget
 from statprune.budget.damage import DamageCurves, Floats
 from statprune.budget.plan import Plan
@@ -32,7 +32,8 @@ def knapsack(curves: DamageCurves, sites: Sequence[Site], budget: Budget) -> Pla
         BudgetError: no legal widths fit.
     """
     damages = {site.name: curves[site.name].damage() for site in sites}
-    legal = [budget.widths(site, blocks_of(sites)) for site in sites]
+    blocks = blocks_of(sites)
+    legal = [budget.widths(site, blocks) for site in sites]
     items = [(site, width) for site, widths in zip(sites, legal, strict=True) for width in widths]
     values = np.array([damages[site.name][width] for site, width in items])
     costs = np.array([budget.cost.of_width(site, width) for site, width in items], dtype=float)
@@ -63,13 +64,13 @@ def uniform_knapsack(curves: DamageCurves, sites: Sequence[Site], budget: Budget
         BudgetError: no pair fits, or floors, pins and protected blocks leave blocks no width in common.
     """
     damages = {site.name: curves[site.name].damage() for site in sites}
-    blocks, best = blocks_of(sites), None
+    blocks, limit, best = blocks_of(sites), budget.limit(sites), None
     for heads in _in_common("attention", sites, budget, blocks):
         for neurons in _in_common("feed_forward", sites, budget, blocks):
             widths = {site.name: heads if site.kind == "attention" else neurons for site in sites}
             plan = Plan(widths, f"uniform, least predicted damage, keep {budget.keep:g} of {budget.cost.of}")
             damage = _sum(damages, plan)
-            if budget.cost.of_plan(plan, sites) <= budget.limit(sites) and (best is None or damage < best[0]):
+            if budget.cost.of_plan(plan, sites) <= limit and (best is None or damage < best[0]):
                 best = damage, plan
     if best is None:
         raise BudgetError(
@@ -91,8 +92,3 @@ def _sum(damages: Mapping[str, Floats], plan: Plan) -> float:
 def _in_common(kind: SiteKind, sites: Sequence[Site], budget: Budget, blocks: int) -> list[int]:
     legal = [set(budget.widths(site, blocks)) for site in sites if site.kind == kind]
     return sorted(set.intersection(*legal))
-
-
-def blocks_of(sites: Sequence[Site]) -> int:
-    """The number of blocks that the sites belong to."""
-    return 1 + max(site.block for site in sites)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from statprune.anatomy.sites import Site
+from statprune.anatomy.sites import Site, blocks_of
 from statprune.errors import PlanError
 
 KINDS = ("attention", "feed_forward")
@@ -34,7 +34,7 @@ class Restrictions:
             PlanError: a site, block or width does not exist, or a pin contradicts a floor or a protection.
         """
         known = {site.name: site for site in sites}
-        blocks = 1 + max(site.block for site in sites)
+        blocks = blocks_of(sites)
         for block in self.protect:
             if isinstance(block, bool) or not isinstance(block, int) or not -blocks <= block < blocks:
                 raise PlanError(f"protected block {block!r}: this model has blocks 0 to {blocks - 1}.")

@@ -34,6 +34,10 @@ class Stream:
     real: list[Tensor]
     calls: list[list[tuple[tuple[Any, ...], dict[str, Any]]]]
 
+    def fork(self) -> "Stream":
+        """Another stream that stands where this one does; advancing either leaves the other there."""
+        return Stream(list(self.hidden), self.real, self.calls)
+
 
 @torch.no_grad()
 def before_first_block(model: PreTrainedModel, blocks: nn.ModuleList, batches: Sequence[Batch]) -> Stream:

@@ -12,13 +12,14 @@ from statprune.cli.options import (
     Dtype,
     Floor,
     Json,
+    MaybeData,
     Multiple,
     Pin,
     Protect,
     SeqLen,
     TextColumn,
     columns,
-    units_by_name,
+    restrictions,
 )
 from statprune.cli.show import as_json, block_progress, count, quieten_libraries, say, table
 from statprune.errors import OutputError
@@ -29,9 +30,7 @@ def compress_command(
         str | None,
         typer.Argument(help="A model's folder, or its name on the hub; with --from, the one measured."),
     ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="As for evaluate: NAME[:CONFIG][@SPLIT], or a local file or folder.")
-    ] = None,
+    data: MaybeData = None,
     measured: Annotated[
         Path | None,
         typer.Option("--from", help="Folder that `statprune plan` has made; instead of --data."),
@@ -110,9 +109,7 @@ def compress_command(
             plan=plan,
             widths=widths,
             multiple=multiple,
-            floors=units_by_name(floor, "--floor"),
-            protect=protect or (),
-            pins=units_by_name(pin, "--pin"),
+            **restrictions(floor, protect, pin),
             search=search,
             device=device,
             dtype=dtype,

@@ -1,6 +1,6 @@
 """Options that several commands share."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ Data = Annotated[
         ".tsv .parquet, or plain text; also .gz .xz .zst).",
         show_default=False,
     ),
+]
+MaybeData = Annotated[
+    str | None, typer.Option(help="As for evaluate: NAME[:CONFIG][@SPLIT], or a local file or folder.")
 ]
 TextColumn = Annotated[
     str | None,
@@ -53,6 +56,19 @@ def columns(text_column: str | None) -> str | tuple[str, str] | None:
             f"{text_column!r} names neither one column nor two", param_hint="--text-column"
         )
     return first.strip(), second.strip()
+
+
+def restrictions(floor: list[str] | None, protect: list[int] | None, pin: list[str] | None) -> dict[str, Any]:
+    """The options floors, protect and pins of --floor, --protect and --pin.
+
+    Raises:
+        click.BadParameter: a floor or a pin is not NAME=UNITS, or comes twice.
+    """
+    return {
+        "floors": units_by_name(floor, "--floor"),
+        "protect": protect or (),
+        "pins": units_by_name(pin, "--pin"),
+    }
 
 
 def units_by_name(given: list[str] | None, option: str) -> dict[str, int]:

@@ -12,6 +12,7 @@ from statprune.cli.options import (
     Dtype,
     Floor,
     Json,
+    MaybeData,
     Multiple,
     Pin,
     Protect,
@@ -19,7 +20,7 @@ from statprune.cli.options import (
     SeqLen,
     TextColumn,
     columns,
-    units_by_name,
+    restrictions,
 )
 from statprune.cli.show import as_json, block_progress, count, quieten_libraries, say, table
 
@@ -30,9 +31,7 @@ def plan_command(
     model: Annotated[
         str | None, typer.Argument(help="A model's folder, or its name on the hub.", show_default=False)
     ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="As for evaluate: NAME[:CONFIG][@SPLIT], or a local file or folder.")
-    ] = None,
+    data: MaybeData = None,
     measured: Annotated[
         Path | None, typer.Option("--from", help="A folder measured before; nothing is measured again.")
     ] = None,
@@ -69,9 +68,7 @@ def plan_command(
             of=of,
             widths=widths,
             multiple=multiple,
-            floors=units_by_name(floor, "--floor"),
-            protect=protect or (),
-            pins=units_by_name(pin, "--pin"),
+            **restrictions(floor, protect, pin),
             samples=samples,
             seq_len=seq_len,
             text_column=columns(text_column),

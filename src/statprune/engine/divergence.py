@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy
-from statprune.calibration.stream import Batch, Stream, advance, before_first_block, behind_last_block
+from statprune.calibration.stream import Batch, advance, before_first_block, behind_last_block
 
 HOLD_OUT = 4
 """Every fourth calibration sample is held out: dampings are chosen, and outputs compared, on those."""
@@ -158,7 +158,7 @@ class Probe:
         return self._outputs.divergence(self._through(start))
 
     def _through(self, start: int) -> list[Tensor]:
-        walk = Stream(list(self.stream.hidden), self.stream.real, self.stream.calls)
+        walk = self.stream.fork()
         for index in range(start, len(self._blocks)):
             advance(walk, self._blocks[index], index)
         return walk.hidden

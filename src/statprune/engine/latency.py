@@ -94,7 +94,7 @@ def _narrow(anatomy: Anatomy, block: nn.Module, index: int, widths: dict[str, in
 
 
 def _seconds(stream: Stream, block: nn.Module, index: int) -> float:
-    run = Stream(list(stream.hidden), stream.real, stream.calls)
+    run = stream.fork()
     _wait(stream)
     started = perf_counter()
     advance(run, block, index)

@@ -19,6 +19,7 @@ ICLR 2024; elimination: Hassibi & Stork 1992; Meng et al., "OSSCAR", ICML 2024.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from math import sqrt
 from typing import Any
 
@@ -95,7 +96,7 @@ def refit(
     streams, and one block's dense inputs and outputs.
     """
     dense = before_first_block(model, anatomy.blocks, batches)
-    thin = Stream(list(dense.hidden), dense.real, dense.calls)
+    thin = dense.fork()
     data = _Data.of(batches, dense)
     steps = (adapt, narrow) if steps is None else steps
     narrowed = [site for site in anatomy.sites if plan[site] < site.units]
@@ -204,11 +205,11 @@ def adapt(at: Passage, site: Site, count: int, trace: Trace) -> None:
     constant = all(linear.bias is not None for linear in linears)
     pair = at.pair(width, width, constant)
     rows = first_of(at.data.batches, every_row(at.data.batches), max(FEWEST_ADAPTED, ADAPTED * width))
-    for number, (seen, part) in enumerate(zip(until(at.thin, at.block, at.index, path), rows, strict=False)):
-        count = int(at.thin.real[number][: len(part)].sum())
-        if count == 0:
-            break
-        x_thin, x_dense = seen[path][:count], at.dense.inputs[path][number][:count]
+    # The rows come first, so that no batch runs of which none is used.
+    used = takewhile(len, rows)
+    for number, (part, seen) in enumerate(zip(used, until(at.thin, at.block, at.index, path), strict=False)):
+        tokens = int(at.thin.real[number][: len(part)].sum())
+        x_thin, x_dense = seen[path][:tokens], at.dense.inputs[path][number][:tokens]
         at.add(pair, number, x_thin, x_dense - x_thin)
     fit, held, whole = in_two(*pair)
     found = compensation(fit, held)

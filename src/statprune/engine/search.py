@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import exp
 
-from statprune.anatomy.sites import Site
+from statprune.anatomy.sites import Site, blocks_of
 from statprune.budget.damage import DamageCurve, DamageCurves
 from statprune.budget.plan import Plan
 
@@ -34,7 +34,7 @@ class Trial:
 
 def tilted(curves: DamageCurves, sites: Sequence[Site], depth: float, kind: float) -> dict[str, DamageCurve]:
     """The curves with damages scaled by exp(depth (block / last - 1/2)), and exp(kind / 2) for attention."""
-    last = max(1, *(site.block for site in sites))
+    last = max(1, blocks_of(sites) - 1)
     made = {}
     for site in sites:
         sign = 0.5 if site.kind == "attention" else -0.5

@@ -21,6 +21,7 @@ from statprune.engine.measure import consumer_weight, naming
 from statprune.engine.stat import Progress, no_progress
 from statprune.linalg.elimination import eliminate
 from statprune.linalg.gram import Gram
+from statprune.linalg.held_out import LOCAL
 from statprune.linalg.least_squares import ridge
 from statprune.surgery.linear import weight_of
 
@@ -30,8 +31,8 @@ LEVELS = (0.05, 0.25)
 FEWEST_TOKENS = 4096
 """Of the calibration tokens at least so many are measured on, and four times the widest site's columns."""
 
-DAMPING = 1e-4
-"""Of the local fits whose errors and outputs are measured, as a share of the mean diagonal."""
+DAMPING = LOCAL
+"""Of the local fits whose errors and outputs are measured, as in the refit."""
 
 
 def to_survey(anatomy: Anatomy, batches: Sequence[Batch]) -> list[Batch]:

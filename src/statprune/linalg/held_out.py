@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from statprune.linalg.least_squares import damped_factor, ridge
+from statprune.linalg.least_squares import ridge
 from statprune.linalg.moments import Moments
 
 LOCAL = 1e-4
@@ -75,7 +75,7 @@ def compensation(
         return nothing
     found = [nothing]
     for damping in dampings:
-        B = torch.cholesky_solve(lost.C, damped_factor(lost.G, damping).lower)
+        B = ridge(lost.G, lost.C, damping).X
         found.append(Compensation(B, damping, held.error(B) / held.energy))
     least = min(each.held_out for each in found)
     return next(each for each in found if each.held_out <= least + NEARLY * (1 - least))
