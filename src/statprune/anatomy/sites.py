@@ -37,6 +37,23 @@ class Producer:
 
 
 @dataclass(frozen=True)
+class Carrier:
+    """The producer that the consumer's input is linear in, the others given: values, or up beside a gate.
+
+    A unit's rows lie together, the units one after the other, in part `part` of the weight: 0, or 2 where
+    query, key and value are stacked.
+    """
+
+    path: str
+    rows: int
+    part: int = 0
+
+    def rows_of(self, units: int) -> slice:
+        """Its rows in the weight of a site that has `units` units now."""
+        return slice(self.part * units * self.rows, (self.part + 1) * units * self.rows)
+
+
+@dataclass(frozen=True)
 class Site:
     """A place that can be narrowed: producers, one consumer, and the units between them.
 
@@ -53,6 +70,8 @@ class Site:
     consumer: str
     residual: str | None = None
     """The module that reads what the consumer's output is added to; None: the block itself does."""
+    carrier: Carrier | None = None
+    """None: the consumer's input is not linear in any producer."""
     group: int = 1
     """Query heads per unit (attention)."""
     head_dim: int = 0
@@ -117,6 +136,7 @@ def sites_of(
             columns=group * head_dim,
             producers=producers,
             consumer=attention.out,
+            carrier=Carrier(attention.value, head_dim, 2 if attention.fused else 0),
             group=group,
             head_dim=head_dim,
         ),
@@ -138,6 +158,7 @@ def sites_of(
             producers=tuple(Producer(path, 1) for path in paths),
             consumer=forward.down,
             residual=residual,
+            carrier=None if forward.gate is None else Carrier(forward.up, 1),
         ),
     )
 

@@ -18,6 +18,7 @@ ICLR 2024; elimination: Hassibi & Stork 1992; Meng et al., "OSSCAR", ICML 2024.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import takewhile
 from math import sqrt
@@ -31,6 +32,7 @@ from statprune.anatomy.lookup import Anatomy
 from statprune.anatomy.sites import Site, module_at
 from statprune.budget.plan import Plan
 from statprune.calibration.stream import Batch, Stream, advance, before_first_block, until
+from statprune.engine.carriers import Notes, Observer, improve
 from statprune.engine.divergence import PROBE_TOKENS, Outputs, every_row, first_of, held_out, taken
 from statprune.engine.measure import consumer_weight
 from statprune.engine.stat import Progress, no_progress
@@ -155,7 +157,7 @@ def _rows(stream: Stream) -> list[Tensor]:
     return [hidden[real] for hidden, real in zip(stream.hidden, stream.real, strict=True)]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Passage:
     """One block on its way from dense to thin: what its dense self did, and the thin stream before it."""
 
@@ -165,6 +167,7 @@ class Passage:
     thin: Stream
     dense: _Dense
     data: _Data
+    notes: Notes | None = None
 
     def moments(self, site: Site) -> tuple[Moments, Moments, Moments]:
         """Of what the consumer reads in the thin stream, and of what it should return there.
@@ -178,10 +181,15 @@ class Passage:
         residual = site.residual or ""
         also = [site.residual] if site.residual else []
         before = _rows(self.thin) if site.residual is None else []
-        for number, seen in enumerate(until(self.thin, self.block, self.index, site.consumer, also)):
-            here = seen[residual] if site.residual else before[number]
-            target = outputs[number] + (self.dense.inputs[residual][number] - here)
-            self.add(pair, number, seen[site.consumer], target if bias is None else target - bias)
+        observer = None if site.carrier is None else Observer(self.block, site)
+        with nullcontext() if observer is None else observer.watching():
+            for number, seen in enumerate(until(self.thin, self.block, self.index, site.consumer, also)):
+                here = seen[residual] if site.residual else before[number]
+                target = outputs[number] + (self.dense.inputs[residual][number] - here)
+                self.add(pair, number, seen[site.consumer], target if bias is None else target - bias)
+                if observer is not None:
+                    observer.take(seen[site.consumer], target, self.thin.real[number])
+        self.notes = None if observer is None else observer.notes
         return in_two(*pair)
 
     def pair(self, inputs: int, outputs: int, constant: bool) -> tuple[MomentSum, MomentSum]:
@@ -245,6 +253,8 @@ def narrow(at: Passage, site: Site, count: int, trace: Trace, make_good: MakeGoo
     consumer = module_at(at.block, site.consumer)
     if consumer.bias is not None:
         _add_to_bias(consumer, found.shift)
+    if at.notes is not None:
+        improve(at.block, site, kept, at.notes)
     trace.add(site, kept.tolist(), sqrt(found.error), found.condition, len(kept) * site.columns)
 
 

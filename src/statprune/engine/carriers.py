@@ -1,0 +1,186 @@
+"""Refit what carries a site's content: values, or up beside a gate, once its units are chosen.
+
+What is needed for that is noted while the block runs anyway: beside a gate, the factor with which each output
+of the carrier reaches the consumer is what the consumer reads over that output. In attention it is the scores, and
+what they make of any other value is their product with it: so the attention kernel is called a second time on
+the block's hidden states.
+
+Sources: docs/algorithm.md, "Carriers"; linalg/bilinear.py.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from statprune.anatomy.sites import Site, module_at
+from statprune.linalg.bilinear import Gated, Mixed, Reading, refit_producer
+from statprune.linalg.least_squares import ridge
+from statprune.linalg.moments import MomentSum, in_two
+from statprune.surgery.linear import set_weight, weight_of
+
+MOST = 2**28
+"""Numbers that are noted for one site, at most; the samples behind are left out of its carrier's fit."""
+
+ENOUGH = 64
+"""Tokens for each of a carrier's inputs, at least: with fewer its fit follows noise."""
+
+AGAIN = 1e-3
+"""Damping of the consumer's fit after that of the carrier, towards what it is."""
+
+KERNEL = torch.nn.functional.scaled_dot_product_attention
+
+
+@dataclass(eq=False)
+class Notes:
+    """What one site's carrier is fitted on, one entry a batch, real tokens only.
+
+    `read` (tokens, columns) is what the consumer reads, `target` (tokens, outputs) what it should return;
+    `inputs` (tokens, width) and `factors` (tokens, units) of a gate; `mixed` (heads, tokens, width) of attention.
+    """
+
+    read: list[Tensor] = field(default_factory=list)
+    target: list[Tensor] = field(default_factory=list)
+    inputs: list[Tensor] = field(default_factory=list)
+    factors: list[Tensor] = field(default_factory=list)
+    mixed: list[Tensor] = field(default_factory=list)
+    numbers: int = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether no more is noted."""
+        return self.numbers >= MOST
+
+    def reading(self, site: Site, kept: Tensor) -> Reading:
+        """Of the units `kept` (count,)."""
+        if site.kind == "feed_forward":
+            return Gated(torch.cat(self.inputs), torch.cat([each[:, kept] for each in self.factors]))
+        heads = (kept[:, None] * site.group + torch.arange(site.group, device=kept.device)).flatten()
+        return Mixed(torch.cat([each[heads] for each in self.mixed], dim=1), site.group)
+
+
+class _Kernel(TorchFunctionMode):
+    """Calls the attention kernel again on `hidden` (batch, length, width), in place of the values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden: Tensor | None = None
+        self.mixed: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is KERNEL and self.hidden is not None:
+            named = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
+            rest = args[3:]
+            hidden = self.hidden[:, None].expand(-1, named["key"].shape[1], -1, -1)
+            others = {name: value for name, value in kwargs.items() if name not in ("query", "key", "value")}
+            self.mixed.append(KERNEL(named["query"], named["key"], hidden, *rest, **others))
+        return func(*args, **kwargs)
+
+
+class Observer:
+    """Notes, while a block runs, what the carrier of `site` reads and how it reaches the consumer."""
+
+    def __init__(self, block: nn.Module, site: Site) -> None:
+        self.block, self.site, self.notes = block, site, Notes()
+        self._kernel = _Kernel()
+        self._inputs: list[Tensor] = []
+        self._outputs: list[Tensor] = []
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """While the block runs, batch by batch; `take` is called behind each."""
+        site = self.site
+        assert site.carrier is not None
+        module = module_at(self.block, site.carrier.path)
+
+        def before(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if site.kind == "attention":
+                self._kernel.hidden = None if self.notes.full else inputs[0]
+            self._inputs.append(inputs[0])
+
+        def after(_: nn.Module, __: Any, output: Tensor) -> None:
+            self._outputs.append(output)
+
+        hooks = [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+        try:
+            if site.kind == "attention":
+                with self._kernel:
+                    yield
+            else:
+                yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def take(self, Z: Tensor, target: Tensor, real: Tensor) -> None:
+        """Note one batch: what the consumer reads, and its target; `real` (batch, length)."""
+        notes, inputs, outputs = self.notes, self._inputs, self._outputs
+        x, p, kernel = inputs.pop(), outputs.pop(), self._kernel
+        if notes.full:
+            return
+        dtype = product_dtype(Z.device)
+        if self.site.kind == "feed_forward":
+            produced = p.reshape(-1, p.shape[-1])[real.reshape(-1)]
+            factors = torch.where(produced == 0, torch.zeros_like(Z), Z / produced)
+            rows = x.reshape(-1, x.shape[-1])[real.reshape(-1)]
+            notes.inputs.append(rows.to(dtype))
+            notes.factors.append(factors.to(dtype))
+            notes.numbers += factors.numel() + Z.numel()
+        elif len(kernel.mixed) == 1:
+            mixed = kernel.mixed.pop().transpose(0, 1)[:, real]  # (heads, tokens, width)
+            notes.mixed.append(mixed.to(dtype))
+            notes.numbers += mixed.numel()
+        else:  # another kernel than torch's, or several calls of it: nothing is known of this site
+            kernel.mixed.clear()
+            return
+        notes.read.append(Z.float())
+        notes.target.append(target.float())
+
+
+def improve(block: nn.Module, site: Site, kept: Tensor, notes: Notes) -> bool:
+    """Refit the carrier of `site`, which has been cut to `kept`, and its consumer after it.
+
+    Returns whether it was done: not with fewer than ENOUGH tokens for each of the carrier's inputs.
+    """
+    if site.carrier is None or not notes.read:
+        return False
+    carrier, consumer = module_at(block, site.carrier.path), module_at(block, site.consumer)
+    W = weight_of(carrier).clone()
+    reading = notes.reading(site, kept)
+    if reading.rows < ENOUGH * W.shape[1]:
+        return False
+    constant = consumer.bias is not None
+    Z = torch.cat([each[:, site.columns_of(kept)] for each in notes.read])
+    B = weight_of(consumer).T.float()
+    missing = torch.cat(notes.target) - Z @ B
+    if constant:
+        missing -= consumer.bias.float()
+    if not bool(missing.any()):
+        return False
+    D = refit_producer(reading, B, missing, constant=constant)
+    W[site.carrier.rows_of(len(kept))] += D.to(W.dtype)
+    set_weight(carrier, W)
+    moved = reading.products(D.to(reading.dtype), slice(0, reading.rows)).float()
+    total = MomentSum(Z.shape[1], B.shape[1], constant=constant, device=Z.device)
+    total.update(Z + moved, missing - moved @ B)
+    both = in_two(total, MomentSum(Z.shape[1], B.shape[1], constant=constant, device=Z.device))[2]
+    found = ridge(both.G, both.C, AGAIN).X
+    set_weight(consumer, weight_of(consumer) + found.T.to(W.dtype))
+    if constant:
+        shift = both.mean_target - both.mean_input @ found
+        consumer.bias = nn.Parameter((consumer.bias + shift).to(W.dtype), consumer.bias.requires_grad)
+    return True
+
+
+def product_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device multiplies it fast: conjugate gradients correct themselves. Else float32."""
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported()
+    else:
+        fast = device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return torch.bfloat16 if fast else torch.float32

@@ -1,0 +1,210 @@
+"""Refit a weight that is read through another: a least-squares problem in both, solved in one after the other.
+
+What a consumer reads can be linear in one of its producers, given the others: a feed-forward's input is
+gate * up, with the gate given; an attention's is what the heads' scores make of the values, with the scores
+given. With D added to that producer's weight the consumer returns
+
+    (Z + A(D)) B,   A(D) = S * (X D^T)   or, head by head,   A(D)_h = F_h D^T,   F_h = scores_h X,
+
+so the units that are kept can take over what only those dropped did, and not only in the proportions in which
+they are there already. The matrix of this problem has a row for each weight and is never formed: conjugate
+gradients on the normal equations need products with A and its transpose only, and few iterations: what they
+would still gain then is mostly noise.
+
+Sources: conjugate gradients for least squares, Hestenes & Stiefel 1952, in the form of Bjorck, Numerical Methods
+for Least Squares Problems, 1996, algorithm 7.4.1; early stopping as regularisation, Hanke 1995.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from statprune.linalg.least_squares import damped_factor
+
+ITERATIONS = 8
+"""Of conjugate gradients, at most."""
+
+SMOOTHING = 1e-3
+"""Damping of the preconditioner's two factors, as a share of their mean diagonals."""
+
+ROWS = 2048
+"""Rows that are worked on at a time, so that products of the widest layer stay in the cache."""
+
+
+class Reading(Protocol):
+    """How the consumer's input depends on the producer's weight D (units * width, inputs)."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of data."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which products are formed."""
+
+    def products(self, D: Tensor, rows: slice) -> Tensor:
+        """A(D), (rows, columns)."""
+
+    def transposed(self, R: Tensor, rows: slice) -> Tensor:
+        """A^T(R) for R (rows, columns): (units * width, inputs)."""
+
+    def second_moment(self) -> Tensor:
+        """(inputs, inputs) of what D is multiplied with, summed over rows, and over units or heads."""
+
+    def blocks(self, B: Tensor) -> Tensor:
+        """(units, width, width): of the rows of B (columns, outputs) that read each unit, their products."""
+
+
+@dataclass(frozen=True, eq=False)
+class Gated:
+    """A(D) = S * (X D^T): X (rows, inputs) and the factors S (rows, units)."""
+
+    X: Tensor
+    S: Tensor
+
+    @property
+    def rows(self) -> int:
+        return self.X.shape[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.X.dtype
+
+    def products(self, D: Tensor, rows: slice) -> Tensor:
+        return self.S[rows] * (self.X[rows] @ D.T)
+
+    def transposed(self, R: Tensor, rows: slice) -> Tensor:
+        return (self.S[rows] * R).T @ self.X[rows]
+
+    def second_moment(self) -> Tensor:
+        return _gram(self.X)
+
+    def blocks(self, B: Tensor) -> Tensor:
+        weights: Tensor = self.S.to(B.dtype).square().mean(dim=0) * B.square().sum(dim=1)
+        return weights[:, None, None]
+
+
+@dataclass(frozen=True, eq=False)
+class Mixed:
+    """A(D)_h = F_h D_u^T for the heads h of unit u: F (heads, rows, inputs), of which `group` share a unit."""
+
+    F: Tensor
+    group: int = 1
+
+    @property
+    def rows(self) -> int:
+        return self.F.shape[1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.F.dtype
+
+    @property
+    def units(self) -> int:
+        """Units, each of `group` heads."""
+        return self.F.shape[0] // self.group
+
+    def products(self, D: Tensor, rows: slice) -> Tensor:
+        each = D.reshape(self.units, -1, D.shape[1]).repeat_interleave(self.group, dim=0)
+        return torch.cat([F @ d.T for F, d in zip(self.F[:, rows], each, strict=True)], dim=1)
+
+    def transposed(self, R: Tensor, rows: slice) -> Tensor:
+        parts = R.reshape(R.shape[0], self.F.shape[0], -1).unbind(1)
+        each = torch.stack([part.T @ F for part, F in zip(parts, self.F[:, rows], strict=True)])
+        return each.unflatten(0, (self.units, self.group)).sum(dim=1).flatten(0, 1)
+
+    def second_moment(self) -> Tensor:
+        return torch.stack([_gram(F) for F in self.F]).sum(dim=0)
+
+    def blocks(self, B: Tensor) -> Tensor:
+        each = B.reshape(self.units, self.group, -1, B.shape[1])
+        return torch.einsum("ugwo,ugvo->uwv", each, each)
+
+
+def refit_producer(
+    reading: Reading,
+    B: Tensor,  # (columns, outputs) float32 or float64: the consumer's weight, transposed
+    missing: Tensor,  # (rows, outputs) what the consumer's output lacks: Y - Z B
+    *,
+    constant: bool = False,
+    iterations: int = ITERATIONS,
+) -> Tensor:
+    """D (units * width, inputs), to be added to the producer's weight, that makes ||missing - A(D) B|| less.
+
+    With `constant` the consumer has a bias that is fitted again: errors are about their mean. Products are
+    formed in the dtype of the reading, sums and D in that of B. Every iteration lowers the error; few of them
+    leave directions alone that few rows tell of. Cost: 8 rows inputs columns FLOP an iteration.
+
+    Raises:
+        NumericalError: a factor of the preconditioner does not exist, whatever the rescue.
+    """
+    factors = _preconditioner(reading, B)
+
+    def about_mean(R: Tensor) -> Tensor:
+        return R - R.mean(dim=0) if constant else R
+
+    left = about_mean(missing.to(B.dtype))
+    gradient = _transposed(reading, B, left)
+    D, direction, before = torch.zeros_like(gradient), torch.zeros_like(gradient), 1.0
+    for iteration in range(iterations):
+        towards = _solved(factors, gradient)
+        size = float((gradient * towards).sum())
+        direction = towards + (size / before) * direction if iteration else towards
+        products = about_mean(_products(reading, B, direction))
+        curvature = float(products.square().sum())
+        if size <= 0 or curvature <= 0:
+            break
+        D, left = D + (size / curvature) * direction, left - (size / curvature) * products
+        gradient, before = _transposed(reading, B, left), size
+    return D
+
+
+def _preconditioner(reading: Reading, B: Tensor) -> tuple[Tensor, Tensor]:
+    """Cholesky factors of what the problem's matrix nearly is: a Kronecker product for every unit.
+
+    Returns (inputs, inputs) and (units, width, width).
+    """
+    right = damped_factor(reading.second_moment(), SMOOTHING).lower
+    blocks = reading.blocks(B).double()
+    mean = blocks.diagonal(dim1=1, dim2=2).mean()
+    blocks.diagonal(dim1=1, dim2=2).add_(SMOOTHING * mean.clamp(min=torch.finfo(torch.float32).tiny))
+    return right.to(B.dtype), torch.linalg.cholesky(blocks).to(B.dtype)
+
+
+def _gram(X: Tensor) -> Tensor:
+    """X^T X in float64; products in float32 at least."""
+    total = torch.zeros(X.shape[1], X.shape[1], dtype=torch.float64, device=X.device)
+    for part in X.split(ROWS):
+        part = part.to(torch.promote_types(X.dtype, torch.float32))
+        total += part.T @ part
+    return total
+
+
+def _slices(reading: Reading) -> list[slice]:
+    return [slice(start, start + ROWS) for start in range(0, reading.rows, ROWS)]
+
+
+def _products(reading: Reading, B: Tensor, D: Tensor) -> Tensor:
+    b, d = B.to(reading.dtype), D.to(reading.dtype)
+    return torch.cat([(reading.products(d, rows) @ b).to(B.dtype) for rows in _slices(reading)])
+
+
+def _transposed(reading: Reading, B: Tensor, R: Tensor) -> Tensor:
+    b = B.T.to(reading.dtype)
+    total = None
+    for rows in _slices(reading):
+        part = reading.transposed(R[rows].to(reading.dtype) @ b, rows).to(B.dtype)
+        total = part if total is None else total.add_(part)
+    assert total is not None
+    return total
+
+
+def _solved(factors: tuple[Tensor, Tensor], gradient: Tensor) -> Tensor:
+    right, blocks = factors
+    each = gradient.reshape(len(blocks), -1, right.shape[0])
+    each = torch.cholesky_solve(each, blocks)
+    return torch.cholesky_solve(each.flatten(0, 1).T, right).T
