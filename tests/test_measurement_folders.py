@@ -10,6 +10,7 @@ import torch
 
 import statprune
 from statprune import measurement as measurements
+from statprune import planning
 from statprune.anatomy.lookup import anatomy_of
 from statprune.errors import InputError, OutputError, PlanError
 from tests.tiny import tiny_batch, tiny_model
@@ -110,6 +111,68 @@ def test_what_is_no_measurement_of_this_version_is_refused(text: str, tmp_path: 
 def test_an_existing_folder_is_refused_before_the_model_is_opened(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="exists already"):
         statprune.plan("no/such-model", data=["x"], out=tmp_path)
+
+
+def never(*_: Any, **__: Any) -> Any:
+    raise AssertionError("a pass over the data has begun")
+
+
+def test_a_folder_that_can_never_be_made_is_refused_before_measuring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "survey", never)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    for out in ("file/deep", "file/deep/deeper", "gone/deep"):
+        with pytest.raises(OutputError, match=r"cannot be made: .*(file|gone) is no folder"):
+            statprune.plan(tiny_model("llama"), data=batches(), out=tmp_path / out)
+    with pytest.raises(OutputError, match="exists already"):
+        measurements.require_free(tmp_path / "gone")
+    measurements.require_free(tmp_path / "new" / "deep")
+    monkeypatch.setattr(measurements.os, "access", lambda *_: False)
+    with pytest.raises(OutputError, match="cannot be written to"):
+        measurements.require_free(tmp_path / "new" / "deep")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"floors": {"blocks.9.attention": 1}}, "'blocks.9.attention' is no site"),
+        ({"pins": {"blocks.9.attention": 1}}, "'blocks.9.attention' is no site"),
+        ({"protect": [9]}, "protected block 9"),
+    ],
+)
+def test_what_the_model_does_not_have_is_refused_before_measuring(
+    options: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "survey", never)
+    with pytest.raises(PlanError, match=said):
+        statprune.answer(tiny_model("llama"), data=batches(), keeps=[0.6], **options)
+    with pytest.raises(PlanError, match=said):
+        statprune.compress(tiny_model("llama"), data=batches(), keep=0.6, **options)
+    with pytest.raises(InputError, match="no share to answer for"):
+        statprune.answer(tiny_model("llama"), data=batches(), keeps=[])
+
+
+@pytest.mark.parametrize("options", [{"samples": 64}, {"seed": 1}, {"seq_len": 8}, {"text_column": "text"}])
+def test_answers_refuse_what_the_measurement_has_settled(measured: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"{next(iter(options))} was settled when"):
+        statprune.answer(tiny_model("llama"), measured=measured, keeps=[0.6], **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"protect": -1}, "protect is -1; give a list of block numbers"),
+        ({"protect": "01"}, "protect is '01'; give a list"),
+        ({"protect": None}, "protect is None; give a list"),
+        ({"floors": 3}, "floors is 3; give units to keep by name"),
+        ({"pins": ["blocks.0.attention"]}, "give units to keep by name, as in {'blocks.0.attention': 4}"),
+    ],
+)
+def test_restrictions_of_the_wrong_type_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        statprune.compress(tiny_model("llama"), data=batches(), keep=0.6, **options)
 
 
 def test_answers_are_those_of_the_measurement(measured: Path) -> None:

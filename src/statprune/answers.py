@@ -15,8 +15,7 @@ from statprune.checkpoint.skeleton import skeleton
 from statprune.engine.stat import Progress, no_progress
 from statprune.errors import BudgetError, InputError
 from statprune.measurement import Measurement
-from statprune.planning import OPTIONS, start_of
-from statprune.planning import plan as measure
+from statprune.planning import OPTIONS, plan_for, start_of
 from statprune.preparation import budget_of
 from statprune.recipe import Recipe
 
@@ -79,11 +78,14 @@ def answer(
     """
     asked = {name: value for name, value in options.items() if name in OF_THE_BUDGET}
     recipes = [Recipe.of_options({**asked, "keep": keep}) for keep in keeps]
-    model, folder = start_of(model, data, measured, {})
+    if not recipes:
+        raise InputError("no share to answer for; give keeps, as in keeps=[0.8, 0.6].")
+    model, folder = start_of(model, data, measured, options)
     if folder is None:
         rest = {name: value for name, value in options.items() if name not in OF_THE_BUDGET}
         latency = out is not None or options.get("of") == "latency"
-        found = measure(model, data=data, out=out, latency=latency, progress=progress, **rest)
+        limits = recipes[0].restrictions
+        found = plan_for(limits, model, data=data, out=out, latency=latency, progress=progress, **rest)
     else:
         opened = skeleton(model) if isinstance(model, str | Path) else model
         unknown = [name for name in options if name not in OF_THE_BUDGET and name not in OPTIONS]

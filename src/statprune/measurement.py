@@ -104,13 +104,18 @@ def fingerprint(anatomy: Anatomy) -> str:
 
 
 def require_free(folder: Path) -> None:
-    """Refuse a folder that is there already.
+    """Refuse a folder that is there already, or cannot be made.
 
     Raises:
-        OutputError: it exists.
+        OutputError: it exists, or the nearest of its parents that exists is no folder to write to.
     """
-    if folder.exists():
+    if os.path.lexists(folder):
         raise OutputError(f"{folder} exists already; nothing is overwritten. Give another folder.")
+    above = next(parent for parent in folder.absolute().parents if os.path.lexists(parent))
+    if not above.is_dir():
+        raise OutputError(f"{folder} cannot be made: {above} is no folder. Give another folder.")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise OutputError(f"{folder} cannot be made: {above} cannot be written to. Give another folder.")
 
 
 def write(measurement: Measurement, folder: Path) -> None:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from statprune import measurement as measurements
 from statprune.budget.plan import Plan
+from statprune.budget.restrictions import Restrictions
 from statprune.calibration.stream import Batch
 from statprune.engine.divergence import (
     HOLD_OUT,
@@ -70,6 +71,30 @@ def plan(
     Raises:
         InputError: something given cannot be used. Raised before any pass over the data.
     """
+    return plan_for(
+        Restrictions(),
+        model,
+        data=data,
+        out=out,
+        tokenizer=tokenizer,
+        latency=latency,
+        progress=progress,
+        **options,
+    )
+
+
+def plan_for(
+    restrictions: Restrictions,
+    model: PreTrainedModel | str | Path,
+    *,
+    data: Any,
+    out: str | Path | None = None,
+    tokenizer: Any = None,
+    latency: bool = True,
+    progress: Progress = no_progress,
+    **options: Any,
+) -> Measurement:
+    """The same, for budgets with these restrictions: what the model does not have is refused first."""
     for name in options:
         if name not in OPTIONS:
             raise InputError(
@@ -77,7 +102,7 @@ def plan(
             )
     if out is not None:
         measurements.require_free(Path(out))
-    recipe = Recipe.of_options({**options, "keep": 1.0})
+    recipe = Recipe.of_options({**options, **restrictions.to_json(), "keep": 1.0})
     opened = open_model(model, tokenizer, dtype=recipe.dtype, device=recipe.device)
     with evaluating(opened.model):
         prepared = prepare(opened, recipe, data)

@@ -75,12 +75,25 @@ class Recipe:
                 raise InputError(f"{name} is {value!r}; give a whole number of at least 1.")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             raise InputError(f"seed is {self.seed!r}; give a whole number from 0 to 2^63 - 1.")
+        self._check_restrictions()
         self._check_method()
 
     @property
     def restrictions(self) -> Restrictions:
         """Floors, protected blocks and pinned widths."""
         return Restrictions(self.floors, tuple(self.protect), self.pins)
+
+    def _check_restrictions(self) -> None:
+        by_name = "give units to keep by name, as in {'blocks.0.attention': 4}."
+        wanted: dict[str, tuple[type, str]] = {
+            "protect": (Sequence, "give a list of block numbers, as in [0, -1]."),
+            "floors": (Mapping, by_name),
+            "pins": (Mapping, by_name),
+        }
+        for name, (kind, remedy) in wanted.items():
+            value = getattr(self, name)
+            if isinstance(value, str) or not isinstance(value, kind):
+                raise InputError(f"{name} is {value!r}; {remedy}")
 
     def _check_method(self) -> None:
         if self.plan is not None and (self.restrictions or self.search):

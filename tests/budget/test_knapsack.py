@@ -1,11 +1,13 @@
 """Allocation by damages against enumeration of every plan; floors, pins, protected blocks, and prices."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
 
 from statprune.anatomy.sites import Site
+from statprune.budget import knapsack as solver
 from statprune.budget.allocate import Budget
 from statprune.budget.cost import Cost, Price
 from statprune.budget.damage import DamageCurve, widths_to_measure
@@ -62,16 +64,20 @@ NONE = Restrictions()
 SOME = Restrictions({"attention": 2, "blocks.1.feed_forward": 8}, (-1,), {"blocks.0.feed_forward": 5})
 
 
-def by_enumeration(made: dict[str, DamageCurve], budget: Budget, *, uniform: bool) -> float:
+def by_enumeration(
+    made: dict[str, DamageCurve], budget: Budget, *, uniform: bool, of: list[Site] | None = None
+) -> float:
     """The least damage of all plans that fit."""
-    every = [budget.widths(site, BLOCKS) for site in sites()]
+    of = of or sites()
+    every = [budget.widths(site, BLOCKS) for site in of]
+    damages = {name: curve.damage() for name, curve in made.items()}
     best = float("inf")
     for widths in product(*every):
-        plan = Plan({site.name: width for site, width in zip(sites(), widths, strict=True)})
+        plan = Plan({site.name: width for site, width in zip(of, widths, strict=True)})
         if uniform and not plan.is_uniform():
             continue
-        if budget.cost.of_plan(plan, sites()) <= budget.limit(sites()):
-            damage = sum(float(made[name].damage()[width]) for name, width in plan.widths.items())
+        if budget.cost.of_plan(plan, of) <= budget.limit(of):
+            damage = sum(float(damages[name][width]) for name, width in plan.widths.items())
             best = min(best, damage)
     return best
 
@@ -102,6 +108,65 @@ def test_no_uniform_plan_that_fits_does_less_damage(of: str, keep: float) -> Non
     assert plan.is_uniform()
     assert budget.cost.of_plan(plan, sites()) <= budget.limit(sites())
     assert predicted(made, plan) == pytest.approx(by_enumeration(made, budget, uniform=True))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_limit_holds_exactly_and_one_ruinous_width_spoils_nothing(seed: int) -> None:
+    """Units of about 1e9 that differ by 1e-7 of it; damages over twelve orders of magnitude."""
+    generator = np.random.default_rng(seed)
+    near = [
+        replace(site, parameters_per_unit=10**9 // site.units + int(generator.integers(100)))
+        for site in sites()
+    ]
+    made = {}
+    for site in near:
+        error = np.append(np.sort(10.0 ** generator.uniform(-6, 0, site.units))[::-1], 0.0)
+        made[site.name] = DamageCurve(error, [(site.units - 1, float(error[-2]))])
+    ruin = made[near[seed % len(near)].name].error
+    ruin[0:2] = 1e12
+    full = Budget(1.0, PRICES["params"], 4)
+    some = Plan({site.name: int(generator.choice(full.widths(site, BLOCKS)[1:])) for site in near})
+    cost = full.cost.of_plan(some, near) - int(generator.integers(2))
+    budget = Budget(cost / full.cost.dense(near), PRICES["params"], 4)
+    plan = knapsack(made, near, budget)
+    assert budget.cost.of_plan(plan, near) <= budget.limit(near)
+    least = by_enumeration(made, budget, uniform=False, of=near)
+    assert predicted(made, plan) == pytest.approx(least, rel=2e-3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_pin_that_does_ruinous_damage_leaves_the_others_as_well_off(seed: int) -> None:
+    made = curves(seed)
+    pinned = "blocks.0.feed_forward"
+    made[pinned] = DamageCurve(made[pinned].error, [(6, 1e9)])
+    budget = Budget(0.75, PRICES["params"], 4, Restrictions(pins={pinned: 6}))
+    plan = knapsack(made, sites(), budget)
+    made[pinned] = DamageCurve(np.zeros(NEURONS + 1), [])
+    assert predicted(made, plan) == pytest.approx(by_enumeration(made, budget, uniform=False), rel=2e-3)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_limit_of_nothing_is_refused_without_a_warning() -> None:
+    budget = Budget(1e-9, PRICES["params"], 4)
+    assert budget.limit(sites()) == 0
+    with pytest.raises(BudgetError, match="no legal widths fit"):
+        knapsack(curves(0), sites(), budget)
+
+
+def test_a_solver_that_keeps_exceeding_the_limit_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = Budget(0.5, PRICES["params"], 4)
+    limits = []
+
+    def widest(choices: list, limit: float, most: float, without: list) -> list[int]:
+        assert len(without) == len(limits)
+        limits.append(limit)
+        return [len(each.widths) - 1 for each in choices]
+
+    monkeypatch.setattr(solver, "_solved", widest)
+    plan = knapsack(curves(0), sites(), budget)
+    assert budget.cost.of_plan(plan, sites()) <= budget.limit(sites())
+    assert limits == sorted(limits, reverse=True)
+    assert len(limits) == solver.ATTEMPTS
 
 
 def test_what_cannot_be_reached_is_refused() -> None:

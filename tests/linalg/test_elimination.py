@@ -105,6 +105,10 @@ def test_bad_shapes_and_numbers_are_refused() -> None:
         eliminate(G, B, unit=4, damping=DAMPING)
     with pytest.raises(ValueError, match="B has 5 rows for 6 columns"):
         eliminate(G, B[:5], damping=DAMPING)
+    for at_once in (0, -0.1, 1.01, float("nan")):
+        with pytest.raises(ValueError, match="pass a share above 0 and at most 1"):
+            eliminate(G, B, damping=DAMPING, at_once=at_once)
+    assert sorted(eliminate(G, B, damping=DAMPING, at_once=1).order.tolist()) == list(range(6))
     B[0, 0] = torch.nan
     with pytest.raises(NonFiniteError, match="B: 1 of 12"):
         eliminate(G, B, damping=DAMPING)

@@ -111,10 +111,38 @@ def test_products_are_right_to_some_millionths_of_the_norms(rows: int) -> None:
     assert found.energy == pytest.approx(float((y**2).sum()), rel=1e-12)
 
 
-def test_what_is_refused_is_not_added() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("apart", [0.0, 5.0])
+def test_means_far_above_the_spread_cost_no_digits(dtype: torch.dtype, apart: float) -> None:
+    """Mean 1e4, spread 1, in batches, two sums, and a sum that merges others; `apart`: their means differ."""
+    Z, Y = (each.to(dtype) for each in (random(3000, M, 5) + 1e4, random(3000, OUT, 6) - 1e4))
+    Z[2000:] += apart
+    Y[2000:] -= apart
+    fit, held, merged = (MomentSum(M, OUT, constant=True) for _ in range(3))
+    for part in (slice(0), slice(100), slice(100, 2000)):
+        fit.update(Z[part], Y[part])
+    held.update(Z[2000:], Y[2000:])
+    found = in_two(fit, held)
+    merged.merge(held)
+    merged.merge(fit)
+    alone = in_two(merged, MomentSum(M, OUT, constant=True))
+    a, b = (each.double().numpy().mean(axis=0) for each in (Z, Y))
+    halves = (slice(2000), slice(2000, None), slice(None))
+    for moments, rows in zip((*found, alone[0]), (*halves, slice(None)), strict=True):
+        z, y = Z[rows].double().numpy() - a, Y[rows].double().numpy() - b
+        np.testing.assert_allclose(moments.mean_input.numpy(), a, rtol=1e-14)
+        np.testing.assert_allclose(moments.mean_target.numpy(), b, rtol=1e-14)
+        zs, ys = np.linalg.norm(z, axis=0), np.linalg.norm(y, axis=0)
+        assert (np.abs(moments.G.numpy() - z.T @ z) <= 3e-5 * np.outer(zs, zs)).all()
+        assert (np.abs(moments.C.numpy() - z.T @ y) <= 3e-5 * np.outer(zs, ys)).all()
+        assert moments.energy == pytest.approx(float((y**2).sum()), rel=3e-5)
+
+
+@pytest.mark.parametrize("constant", [False, True])
+def test_what_is_refused_is_not_added(constant: bool) -> None:
     Z, Y = pairs(10, 4)
-    found = summed(Z, Y)
-    before = in_two(found, MomentSum(M, OUT, constant=False))[2]
+    found = summed(Z, Y, constant=constant)
+    before = in_two(found, MomentSum(M, OUT, constant=constant))[2]
     bad = Y.clone()
     bad[3, 1] = torch.nan
     with pytest.raises(NonFiniteError, match="B: 1 of 30"):
@@ -123,7 +151,7 @@ def test_what_is_refused_is_not_added() -> None:
         found.update(Z[:9], Y)
     with pytest.raises(ValueError, match=r"pass \(rows, 5\)"):
         found.update(Z[:, :4], Y)
-    after = in_two(found, MomentSum(M, OUT, constant=False))[2]
+    after = in_two(found, MomentSum(M, OUT, constant=constant))[2]
     for a, b in zip(numbers(after), numbers(before), strict=True):
         np.testing.assert_array_equal(a, b)
 

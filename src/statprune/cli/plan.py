@@ -16,7 +16,6 @@ from statprune.cli.options import (
     Multiple,
     Pin,
     Protect,
-    Seed,
     SeqLen,
     TextColumn,
     columns,
@@ -46,17 +45,27 @@ def plan_command(
     floor: Floor = None,
     protect: Protect = None,
     pin: Pin = None,
-    samples: Annotated[int, typer.Option(help="Windows or records of calibration data.")] = 128,
+    samples: Annotated[
+        int | None, typer.Option(help="Windows or records of calibration data.", show_default="128")
+    ] = None,
     seq_len: SeqLen = None,
     text_column: TextColumn = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
-    seed: Seed = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of every random draw.", min=0, show_default="0")
+    ] = None,
     debug: Debug = False,
     json: Json = False,
 ) -> None:
     """Measure a model once, then answer any budget in seconds."""
     quieten_libraries()
+    said = {
+        "samples": samples,
+        "seq_len": seq_len,
+        "text_column": columns(text_column),
+        "seed": seed,
+    }
     with block_progress(shown=not json) as progress:
         answered = statprune.answer(
             model,
@@ -69,12 +78,9 @@ def plan_command(
             widths=widths,
             multiple=multiple,
             **restrictions(floor, protect, pin),
-            samples=samples,
-            seq_len=seq_len,
-            text_column=columns(text_column),
             device=device,
             dtype=dtype,
-            seed=seed,
+            **{name: value for name, value in said.items() if value is not None},
         )
     if json:
         as_json(answered.to_json())

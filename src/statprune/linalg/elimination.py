@@ -64,7 +64,7 @@ def eliminate(
     meanwhile. Cost: about 2 m^3 FLOP.
 
     Raises:
-        ValueError: G is not square, not of whole units, or B does not match it.
+        ValueError: G is not square, not of whole units, or B does not match it; or at_once is not a share.
         NonFiniteError: G or B holds NaN or infinity.
         NumericalError: the damped G has no Cholesky factor, whatever the rescue.
     """
@@ -72,6 +72,8 @@ def eliminate(
     units = units_in(G.shape[0], unit)
     if B.shape[0] != G.shape[0]:
         raise ValueError(f"B has {B.shape[0]} rows for {G.shape[0]} columns; pass one for each.")
+    if not 0 < at_once <= 1:
+        raise ValueError(f"at_once is {at_once!r}; pass a share above 0 and at most 1.")
     lower = damped_factor(G, damping).lower
     # The inverse itself is what is downdated; it comes from the factor, of a matrix that is damped.
     half = torch.linalg.solve_triangular(

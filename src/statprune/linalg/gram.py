@@ -84,6 +84,14 @@ class Gram:
         self._eps = max(self._eps, other._eps)
         self._rows += other._rows
 
+    def add(self, matrix: Tensor) -> None:
+        """Add a symmetric (width, width) matrix; it counts as no rows.
+
+        Raises:
+            ValueError: the shape is another one.
+        """
+        _add(self._upper, matrix)
+
     def factor(self, scale: Tensor | None = None, unit: int = 1) -> Factor:
         """Pivoted Cholesky of D G D; see `by_pivoted_cholesky`.
 
@@ -158,6 +166,14 @@ class CrossGram:
         """
         _add(self._sum, other._sum)
         self._rows += other._rows
+
+    def add(self, matrix: Tensor) -> None:
+        """Add a (left, right) matrix; it counts as no rows.
+
+        Raises:
+            ValueError: the shape is another one.
+        """
+        _add(self._sum, matrix)
 
 
 def _chunks(Z: Tensor, total: Tensor, product_dtype: torch.dtype | None) -> Iterator[Tensor]:

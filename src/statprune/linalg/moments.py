@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from statprune.linalg.checks import require_width
 from statprune.linalg.gram import CrossGram, Gram
 
 
@@ -63,7 +64,9 @@ class MomentSum:
     """Takes pairs of rows as they come, in any floating dtype, and sums them in float64.
 
     Products are formed in float32, as `Gram.update` allows: errors of 1e-6 of the norms, far below the
-    damping of the fits that read them. Memory: m^2 + m out numbers. Rows are moved to `device`.
+    damping of the fits that read them. Where the fit has a constant, rows are shifted by the means of the
+    first ones before they are multiplied, so that a mean far above the spread costs no digits. Memory:
+    m^2 + m out numbers. Rows are moved to `device`.
 
     Args:
         inputs: columns of Z.
@@ -80,6 +83,8 @@ class MomentSum:
         self._input_sum = torch.zeros(inputs, dtype=torch.float64, device=device)
         self._target_sum = torch.zeros(outputs, dtype=torch.float64, device=device)
         self._energy = torch.zeros((), dtype=torch.float64, device=device)
+        self._input_shift = torch.zeros_like(self._input_sum)
+        self._target_shift = torch.zeros_like(self._target_sum)
         self._constant = constant
 
     @property
@@ -98,6 +103,12 @@ class MomentSum:
             TypeError, ValueError: shapes or dtypes do not fit.
             NonFiniteError: Z or Y holds NaN or infinity.
         """
+        require_width(Z, len(self._input_sum), "A")
+        require_width(Y, len(self._target_sum), "B")
+        if self._constant and self.rows == 0 and len(Z) and len(Z) == len(Y):
+            self._input_shift, self._target_shift = (_mean(rows, self._energy) for rows in (Z, Y))
+        if self._constant:
+            Z, Y = _less(Z, self._input_shift), _less(Y, self._target_shift)
         self._cross.update(Z, Y, product_dtype=torch.float32)
         self._gram.update(Z, product_dtype=torch.float32)
         self._input_sum += Z.sum(dim=0, dtype=torch.float64).to(self._input_sum.device)
@@ -106,25 +117,48 @@ class MomentSum:
 
     def merge(self, other: MomentSum) -> None:
         """Add what `other` has seen."""
+        if self.rows == 0:
+            self._input_shift, self._target_shift = other._input_shift, other._target_shift
+        # About our shifts, the rows of `other` are larger by a and b.
+        a, b = other._input_shift - self._input_shift, other._target_shift - self._target_shift
+        s, t, n = other._input_sum, other._target_sum, other.rows
         self._gram.merge(other._gram)
         self._cross.merge(other._cross)
-        self._input_sum += other._input_sum
-        self._target_sum += other._target_sum
-        self._energy += other._energy
+        if n and self._constant:
+            self._gram.add(torch.outer(a, s) + torch.outer(s, a) + n * torch.outer(a, a))
+            self._cross.add(torch.outer(a, t) + torch.outer(s, b) + n * torch.outer(a, b))
+        self._input_sum += s + n * a
+        self._target_sum += t + n * b
+        self._energy += other._energy + 2 * (b @ t) + n * (b @ b)
 
     def _means(self) -> tuple[Tensor, Tensor]:
         if not self._constant or self.rows == 0:
             return torch.zeros_like(self._input_sum), torch.zeros_like(self._target_sum)
-        return self._input_sum / self.rows, self._target_sum / self.rows
+        return (
+            self._input_shift + self._input_sum / self.rows,
+            self._target_shift + self._target_sum / self.rows,
+        )
 
-    def _about(self, a: Tensor, b: Tensor) -> Moments:
+    def _about(self, mean_input: Tensor, mean_target: Tensor) -> Moments:
+        a, b = mean_input - self._input_shift, mean_target - self._target_shift
         s, t, n = self._input_sum, self._target_sum, self.rows
         G, C = self._gram.matrix, self._cross.matrix
         if self._constant:
             G = G - torch.outer(a, s) - torch.outer(s, a) + n * torch.outer(a, a)
             C = C - torch.outer(a, t) - torch.outer(s, b) + n * torch.outer(a, b)
         energy = self._energy - 2 * (b @ t) + n * (b @ b)
-        return Moments(G, C, float(energy), a, b, n)
+        return Moments(G, C, float(energy), mean_input, mean_target, n)
+
+
+def _mean(rows: Tensor, like: Tensor) -> Tensor:
+    """The mean of the rows in float64, of numbers that float32 holds."""
+    return rows.mean(dim=0, dtype=torch.float64).float().to(like)
+
+
+def _less(rows: Tensor, shift: Tensor) -> Tensor:
+    """Rows less the shift, in float32 or wider."""
+    dtype = torch.promote_types(rows.dtype, torch.float32)
+    return rows.to(shift.device, dtype) - shift.to(dtype)
 
 
 def in_two(fit: MomentSum, held: MomentSum) -> tuple[Moments, Moments, Moments]:
