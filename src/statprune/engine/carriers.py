@@ -1,14 +1,13 @@
 """Refit what carries a site's content: values, or up beside a gate, once its units are chosen.
 
 What is needed for that is noted while the block runs anyway: beside a gate, the factor with which each output
-of the carrier reaches the consumer is what the consumer reads over that output. In attention it is the scores, and
-what they make of any other value is their product with it: so the attention kernel is called a second time on
-the block's hidden states.
+of the carrier reaches the consumer is what the consumer reads over that output. In attention it is the
+scores: the attention kernel is called a second time, on what the values are made of.
 
 Sources: docs/algorithm.md, "Carriers"; linalg/bilinear.py.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from statprune.anatomy.sites import Site, module_at
+from statprune.anatomy.sites import Site, module_at, shape_of
 from statprune.linalg.bilinear import Gated, Mixed, Reading, refit_producer
 from statprune.linalg.least_squares import ridge
 from statprune.linalg.moments import MomentSum, in_two
@@ -35,12 +34,22 @@ AGAIN = 1e-3
 KERNEL = torch.nn.functional.scaled_dot_product_attention
 
 
+def worthwhile(block: nn.Module, site: Site, tokens: int) -> bool:
+    """Whether so many tokens, as far as they are noted, are enough for the carrier of `site`."""
+    if site.carrier is None:
+        return False
+    _, inputs = shape_of(module_at(block, site.carrier.path))
+    a_token = 2 * site.units if site.kind == "feed_forward" else site.units * site.group * inputs
+    return min(tokens, MOST // a_token) >= ENOUGH * inputs
+
+
 @dataclass(eq=False)
 class Notes:
     """What one site's carrier is fitted on, one entry a batch, real tokens only.
 
     `read` (tokens, columns) is what the consumer reads, `target` (tokens, outputs) what it should return;
-    `inputs` (tokens, width) and `factors` (tokens, units) of a gate; `mixed` (heads, tokens, width) of attention.
+    `inputs` (tokens, width) and `factors` (tokens, units) of a gate; `mixed` (heads, tokens, width) of
+    attention: the scores times what the values are made of.
     """
 
     read: list[Tensor] = field(default_factory=list)
@@ -86,7 +95,10 @@ class Observer:
     """Notes, while a block runs, what the carrier of `site` reads and how it reaches the consumer."""
 
     def __init__(self, block: nn.Module, site: Site) -> None:
-        self.block, self.site, self.notes = block, site, Notes()
+        if site.carrier is None:
+            raise ValueError(f"{site.name} has no carrier to observe.")
+        self.site, self.notes = site, Notes()
+        self._module = module_at(block, site.carrier.path)
         self._kernel = _Kernel()
         self._inputs: list[Tensor] = []
         self._outputs: list[Tensor] = []
@@ -95,8 +107,6 @@ class Observer:
     def watching(self) -> Iterator[None]:
         """While the block runs, batch by batch; `take` is called behind each."""
         site = self.site
-        assert site.carrier is not None
-        module = module_at(self.block, site.carrier.path)
 
         def before(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             if site.kind == "attention":
@@ -106,6 +116,7 @@ class Observer:
         def after(_: nn.Module, __: Any, output: Tensor) -> None:
             self._outputs.append(output)
 
+        module = self._module
         hooks = [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
         try:
             if site.kind == "attention":
@@ -145,15 +156,13 @@ class Observer:
 def improve(block: nn.Module, site: Site, kept: Tensor, notes: Notes) -> bool:
     """Refit the carrier of `site`, which has been cut to `kept`, and its consumer after it.
 
-    Returns whether it was done: not with fewer than ENOUGH tokens for each of the carrier's inputs.
+    Returns whether there was something to do.
     """
     if site.carrier is None or not notes.read:
         return False
     carrier, consumer = module_at(block, site.carrier.path), module_at(block, site.consumer)
     W = weight_of(carrier).clone()
     reading = notes.reading(site, kept)
-    if reading.rows < ENOUGH * W.shape[1]:
-        return False
     constant = consumer.bias is not None
     Z = torch.cat([each[:, site.columns_of(kept)] for each in notes.read])
     B = weight_of(consumer).T.float()

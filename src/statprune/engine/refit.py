@@ -9,6 +9,8 @@ stream passes it; then its sites are narrowed for the thin stream, attention bef
                others are fitted again                      (linalg/elimination.py)
     fit        the consumer's new weight brings the thin hidden state as near to the dense one as the kept
                units can:      min_B ||(dense output + dense residual - thin residual) - Z_thin B||^2
+    carry      where tokens are many, the kept units' values, or gated up projections, are fitted to the same
+               target                                       (engine/carriers.py)
 
 so that each site makes good what the cuts before it have lost. How far it follows that, is decided on samples
 held out.
@@ -32,7 +34,7 @@ from statprune.anatomy.lookup import Anatomy
 from statprune.anatomy.sites import Site, module_at
 from statprune.budget.plan import Plan
 from statprune.calibration.stream import Batch, Stream, advance, before_first_block, until
-from statprune.engine.carriers import Notes, Observer, improve
+from statprune.engine.carriers import Notes, Observer, improve, worthwhile
 from statprune.engine.divergence import PROBE_TOKENS, Outputs, every_row, first_of, held_out, taken
 from statprune.engine.measure import consumer_weight
 from statprune.engine.stat import Progress, no_progress
@@ -46,6 +48,9 @@ from statprune.surgery.linear import set_weight, weight_of
 
 ADAPTED, FEWEST_ADAPTED = 16, 4096
 """Tokens that producers are adapted on: so many for each of their inputs, and at least so many."""
+
+CONSTANT = 1e-6
+"""Share of their energy that a site's activations must move by not to count as constant."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +162,7 @@ def _rows(stream: Stream) -> list[Tensor]:
     return [hidden[real] for hidden, real in zip(stream.hidden, stream.real, strict=True)]
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Passage:
     """One block on its way from dense to thin: what its dense self did, and the thin stream before it."""
 
@@ -167,13 +172,13 @@ class Passage:
     thin: Stream
     dense: _Dense
     data: _Data
-    notes: Notes | None = None
 
-    def moments(self, site: Site) -> tuple[Moments, Moments, Moments]:
+    def moments(self, site: Site, *, noting: bool) -> tuple[tuple[Moments, Moments, Moments], Notes | None]:
         """Of what the consumer reads in the thin stream, and of what it should return there.
 
         That is the dense output, and what the dense hidden state that it is added to has more than the thin
-        one. In three parts: rows to fit, rows held out, all.
+        one. In three parts: rows to fit, rows held out, all. Besides, what its carrier is fitted on, if that
+        is asked for and worthwhile.
         """
         outputs, consumer = self.dense.outputs[site.consumer], module_at(self.block, site.consumer)
         bias = consumer.bias
@@ -181,7 +186,9 @@ class Passage:
         residual = site.residual or ""
         also = [site.residual] if site.residual else []
         before = _rows(self.thin) if site.residual is None else []
-        observer = None if site.carrier is None else Observer(self.block, site)
+        tokens = sum(len(each) for each in outputs)
+        wanted = noting and worthwhile(self.block, site, tokens)
+        observer = Observer(self.block, site) if wanted else None
         with nullcontext() if observer is None else observer.watching():
             for number, seen in enumerate(until(self.thin, self.block, self.index, site.consumer, also)):
                 here = seen[residual] if site.residual else before[number]
@@ -189,8 +196,7 @@ class Passage:
                 self.add(pair, number, seen[site.consumer], target if bias is None else target - bias)
                 if observer is not None:
                     observer.take(seen[site.consumer], target, self.thin.real[number])
-        self.notes = None if observer is None else observer.notes
-        return in_two(*pair)
+        return in_two(*pair), None if observer is None else observer.notes
 
     def pair(self, inputs: int, outputs: int, constant: bool) -> tuple[MomentSum, MomentSum]:
         """Empty sums for the rows to fit and those held out."""
@@ -232,16 +238,25 @@ def adapt(at: Passage, site: Site, count: int, trace: Trace) -> None:
         set_weight(linear, W + W @ M.T)
 
 
-def narrow(at: Passage, site: Site, count: int, trace: Trace, make_good: MakeGood = compensation) -> None:
-    """Choose `count` units of `site`, cut it, and fit its consumer."""
-    fit, held, whole = at.moments(site)
+def narrow(
+    at: Passage,
+    site: Site,
+    count: int,
+    trace: Trace,
+    make_good: MakeGood = compensation,
+    carry: bool = True,
+) -> None:
+    """Choose `count` units of `site`, cut it, fit its consumer, and its carrier with it."""
+    (fit, held, whole), notes = at.moments(site, noting=carry)
     W = consumer_weight(site, at.block)
     dense = W.T
     kept = torch.arange(site.units, device=W.device)
-    if not bool(whole.G.any()):  # a silent site: any of its units do, and there is nothing to fit
+    if _silent(whole):  # any of its units do; what they bring is a constant
         kept = kept[:count]
-        cut(at.anatomy.entry, at.block, site, kept, W[:, site.columns_of(kept)])
-        trace.add(site, kept.tolist(), 0.0, 1.0, 0)
+        columns = site.columns_of(kept)
+        _cut(at, site, kept, W[:, columns], whole.mean_target - W[:, columns] @ whole.mean_input[columns])
+        left = whole.of(columns).error(dense[columns])
+        trace.add(site, kept.tolist(), sqrt(left / whole.energy) if whole.energy > 0 else 0.0, 1.0, 0)
         return
     made_good = make_good(fit.against(dense), held.against(dense))
     if count < site.units:
@@ -249,13 +264,24 @@ def narrow(at: Passage, site: Site, count: int, trace: Trace, make_good: MakeGoo
         chosen = eliminate(whole.G, dense + made_good.B, unit=site.columns, damping=damping)
         kept = chosen.order[:count].sort().values
     found = fit_consumer(whole, W, site.columns_of(kept), made_good.damping)
-    cut(at.anatomy.entry, at.block, site, kept, found.B.T)
+    _cut(at, site, kept, found.B.T, found.shift)
+    if notes is not None:
+        improve(at.block, site, kept, notes)
+    trace.add(site, kept.tolist(), sqrt(found.error), found.condition, len(kept) * site.columns)
+
+
+def _silent(whole: Moments) -> bool:
+    """Whether the activations are constant, up to rounding."""
+    spread, mean = float(whole.G.trace()), float(whole.mean_input.square().sum())
+    return spread <= CONSTANT * (spread + whole.rows * mean)
+
+
+def _cut(at: Passage, site: Site, kept: Tensor, weight: Tensor, shift: Tensor) -> None:
+    """Cut `site` to `kept`; its consumer gets this weight, and `shift` on its bias if it has one."""
+    cut(at.anatomy.entry, at.block, site, kept, weight)
     consumer = module_at(at.block, site.consumer)
     if consumer.bias is not None:
-        _add_to_bias(consumer, found.shift)
-    if at.notes is not None:
-        improve(at.block, site, kept, at.notes)
-    trace.add(site, kept.tolist(), sqrt(found.error), found.condition, len(kept) * site.columns)
+        _add_to_bias(consumer, shift)
 
 
 def _add_to_bias(linear: Any, shift: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Refit a weight that is read through another: a least-squares problem in both, solved in one after the other.
+"""Refit a weight that is read through another: least squares in both, solved in one after the other.
 
 What a consumer reads can be linear in one of its producers, given the others: a feed-forward's input is
 gate * up, with the gate given; an attention's is what the heads' scores make of the values, with the scores
@@ -11,8 +11,8 @@ they are there already. The matrix of this problem has a row for each weight and
 gradients on the normal equations need products with A and its transpose only, and few iterations: what they
 would still gain then is mostly noise.
 
-Sources: conjugate gradients for least squares, Hestenes & Stiefel 1952, in the form of Bjorck, Numerical Methods
-for Least Squares Problems, 1996, algorithm 7.4.1; early stopping as regularisation, Hanke 1995.
+Sources: conjugate gradients for least squares, Hestenes & Stiefel 1952, in the form of Bjorck, Numerical
+Methods for Least Squares Problems, 1996, algorithm 7.4.1; early stopping as regularisation, Hanke 1995.
 """
 
 from __future__ import annotations
@@ -68,39 +68,47 @@ class Gated:
 
     @property
     def rows(self) -> int:
+        """Rows of data."""
         return self.X.shape[0]
 
     @property
     def dtype(self) -> torch.dtype:
+        """In which products are formed."""
         return self.X.dtype
 
     def products(self, D: Tensor, rows: slice) -> Tensor:
+        """A(D), (rows, columns)."""
         return self.S[rows] * (self.X[rows] @ D.T)
 
     def transposed(self, R: Tensor, rows: slice) -> Tensor:
+        """A^T(R), (units * width, inputs)."""
         return (self.S[rows] * R).T @ self.X[rows]
 
     def second_moment(self) -> Tensor:
+        """(inputs, inputs), float64."""
         return _gram(self.X)
 
     def blocks(self, B: Tensor) -> Tensor:
+        """(units, width, width)."""
         weights: Tensor = self.S.to(B.dtype).square().mean(dim=0) * B.square().sum(dim=1)
         return weights[:, None, None]
 
 
 @dataclass(frozen=True, eq=False)
 class Mixed:
-    """A(D)_h = F_h D_u^T for the heads h of unit u: F (heads, rows, inputs), of which `group` share a unit."""
+    """A(D)_h = F_h D_u^T for the heads h of unit u: F (heads, rows, inputs); `group` heads share a unit."""
 
     F: Tensor
     group: int = 1
 
     @property
     def rows(self) -> int:
+        """Rows of data."""
         return self.F.shape[1]
 
     @property
     def dtype(self) -> torch.dtype:
+        """In which products are formed."""
         return self.F.dtype
 
     @property
@@ -109,18 +117,23 @@ class Mixed:
         return self.F.shape[0] // self.group
 
     def products(self, D: Tensor, rows: slice) -> Tensor:
+        """A(D), (rows, columns)."""
         each = D.reshape(self.units, -1, D.shape[1]).repeat_interleave(self.group, dim=0)
         return torch.cat([F @ d.T for F, d in zip(self.F[:, rows], each, strict=True)], dim=1)
 
     def transposed(self, R: Tensor, rows: slice) -> Tensor:
+        """A^T(R), (units * width, inputs)."""
         parts = R.reshape(R.shape[0], self.F.shape[0], -1).unbind(1)
         each = torch.stack([part.T @ F for part, F in zip(parts, self.F[:, rows], strict=True)])
-        return each.unflatten(0, (self.units, self.group)).sum(dim=1).flatten(0, 1)
+        found: Tensor = each.reshape(self.units, self.group, *each.shape[1:]).sum(dim=1).flatten(0, 1)
+        return found
 
     def second_moment(self) -> Tensor:
+        """(inputs, inputs), float64."""
         return torch.stack([_gram(F) for F in self.F]).sum(dim=0)
 
     def blocks(self, B: Tensor) -> Tensor:
+        """(units, width, width)."""
         each = B.reshape(self.units, self.group, -1, B.shape[1])
         return torch.einsum("ugwo,ugvo->uwv", each, each)
 
@@ -178,8 +191,8 @@ def _preconditioner(reading: Reading, B: Tensor) -> tuple[Tensor, Tensor]:
 def _gram(X: Tensor) -> Tensor:
     """X^T X in float64; products in float32 at least."""
     total = torch.zeros(X.shape[1], X.shape[1], dtype=torch.float64, device=X.device)
-    for part in X.split(ROWS):
-        part = part.to(torch.promote_types(X.dtype, torch.float32))
+    for start in range(0, len(X), ROWS):
+        part = X[start : start + ROWS].to(torch.promote_types(X.dtype, torch.float32))
         total += part.T @ part
     return total
 
@@ -195,11 +208,10 @@ def _products(reading: Reading, B: Tensor, D: Tensor) -> Tensor:
 
 def _transposed(reading: Reading, B: Tensor, R: Tensor) -> Tensor:
     b = B.T.to(reading.dtype)
-    total = None
-    for rows in _slices(reading):
-        part = reading.transposed(R[rows].to(reading.dtype) @ b, rows).to(B.dtype)
-        total = part if total is None else total.add_(part)
-    assert total is not None
+    parts = (reading.transposed(R[rows].to(b.dtype) @ b, rows).to(B.dtype) for rows in _slices(reading))
+    total = next(parts)
+    for part in parts:
+        total += part
     return total
 
 

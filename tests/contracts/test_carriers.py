@@ -1,0 +1,70 @@
+"""Every entry's carriers: what the consumer reads is linear in them, and their rows are the units'."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from statprune.anatomy.lookup import anatomy_of
+from statprune.anatomy.sites import Site, module_at
+from statprune.calibration.stream import before_first_block, until
+from statprune.engine.carriers import Observer
+from statprune.surgery.linear import weight_of
+from tests.tiny import MODEL_TYPES, tiny_batch, tiny_model
+
+
+def read(model, block: nn.Module, site: Site, batch: dict[str, Tensor]) -> Tensor:
+    stream = before_first_block(model, anatomy_of(model).blocks, [batch])
+    return next(until(stream, block, 0, site.consumer))[site.consumer]
+
+
+def padded(model) -> dict[str, Tensor]:
+    batch = tiny_batch(model, rows=5, length=9, seed=4)
+    batch["attention_mask"][1:3, 6:] = 0
+    return batch
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_a_unit_alone_moves_with_its_rows(model_type: str) -> None:
+    model = tiny_model(model_type)
+    block, batch = anatomy_of(model).blocks[0], padded(model)
+    for site in anatomy_of(model).sites_of_block(0):
+        if site.carrier is None:
+            continue
+        linear = module_at(block, site.carrier.path)
+        rows = site.carrier.rows_of(site.units)
+        unit = range(rows.start + site.carrier.rows, rows.start + 2 * site.carrier.rows)
+        before = read(model, block, site, batch)
+        weight_of(linear)[list(unit)] *= 3
+        if linear.bias is not None:
+            linear.bias[list(unit)] *= 3
+        wanted = before.clone()
+        wanted[:, site.columns_of(torch.tensor([1]))] *= 3
+        torch.testing.assert_close(read(model, block, site, batch), wanted)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_what_is_noted_reproduces_what_the_consumer_reads(model_type: str, monkeypatch) -> None:
+    monkeypatch.setattr("statprune.engine.carriers.product_dtype", lambda device: torch.float32)
+    model = tiny_model(model_type)
+    anatomy, batches = anatomy_of(model), [padded(model), padded(model)]
+    block, stream = anatomy.blocks[0], before_first_block(model, anatomy.blocks, batches)
+    for site in anatomy.sites_of_block(0):
+        if site.carrier is None:
+            continue
+        observer = Observer(block, site)
+        with observer.watching():
+            for number, seen in enumerate(until(stream, block, 0, site.consumer)):
+                observer.take(seen[site.consumer], seen[site.consumer], stream.real[number])
+        kept = torch.arange(1, site.units)
+        reading = observer.notes.reading(site, kept)
+        linear = module_at(block, site.carrier.path)
+        rows = site.carrier.rows_of(site.units)
+        W = weight_of(linear)[rows][site.carrier.rows :]
+        found = reading.products(W, slice(0, reading.rows))
+        if linear.bias is not None:  # scores add up to one
+            bias = linear.bias[rows][site.carrier.rows :].reshape(len(kept), 1, -1)
+            found = found + bias.expand(-1, site.group, -1).reshape(-1)
+        Z = torch.cat(observer.notes.read)[:, site.columns_of(kept)]
+        torch.testing.assert_close(found, Z, atol=1e-5, rtol=1e-4)

@@ -1,0 +1,111 @@
+"""The refit of a carrier against the least-squares problem written out."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from statprune.linalg.bilinear import Gated, Mixed, Reading, refit_producer
+
+ROWS, INPUTS, OUTPUTS = 2300, 6, 5
+
+
+def gated(generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Reading:
+    X = torch.randn(ROWS, INPUTS, generator=generator, dtype=torch.float64)
+    S = torch.rand(ROWS, 7, generator=generator, dtype=torch.float64)
+    return Gated(X.to(dtype), S.to(dtype))
+
+
+def mixed(generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Reading:
+    return Mixed(torch.randn(4, ROWS, INPUTS, generator=generator, dtype=torch.float64).to(dtype), group=2)
+
+
+MAKERS = {"gated": (gated, 7, 7), "mixed": (mixed, 12, 6)}
+"""A reading, its columns (heads of width 3), and the rows of D (two units of width 3)."""
+
+
+def written_out(reading: Reading, B: Tensor, rows: int) -> np.ndarray:
+    """The matrix that takes the entries of D to those of A(D) B."""
+    columns = []
+    for index in range(rows * INPUTS):
+        D = torch.zeros(rows * INPUTS, dtype=torch.float64)
+        D[index] = 1
+        if isinstance(reading, Gated):
+            Z = torch.einsum("nk,nd,kd->nk", reading.S, reading.X, D.reshape(rows, INPUTS))
+        else:
+            assert isinstance(reading, Mixed)
+            units = D.reshape(2, 3, INPUTS)
+            Z = torch.cat([reading.F[head] @ units[head // 2].T for head in range(4)], dim=1)
+        columns.append((Z @ B).flatten().numpy())
+    return np.stack(columns, axis=1)
+
+
+@pytest.mark.parametrize("constant", [False, True])
+@pytest.mark.parametrize("kind", list(MAKERS))
+@pytest.mark.parametrize("seed", range(4))
+def test_many_iterations_solve_it(kind: str, constant: bool, seed: int) -> None:
+    make, columns, rows = MAKERS[kind]
+    generator = torch.Generator().manual_seed(seed)
+    reading = make(generator)
+    B = torch.randn(columns, OUTPUTS, generator=generator, dtype=torch.float64)
+    missing = 3 + torch.randn(ROWS, OUTPUTS, generator=generator, dtype=torch.float64)
+    found = refit_producer(reading, B, missing, constant=constant, iterations=400)
+    A = written_out(reading, B, rows)
+    y = missing.numpy()
+    if constant:
+        A = (A.reshape(ROWS, OUTPUTS, -1) - A.reshape(ROWS, OUTPUTS, -1).mean(axis=0)).reshape(A.shape)
+        y = y - y.mean(axis=0)
+    wanted = np.linalg.lstsq(A, y.flatten(), rcond=None)[0]
+    error = [np.square(y.flatten() - A @ D).sum() for D in (found.numpy().flatten(), wanted)]
+    assert error[0] <= error[1] * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("kind", list(MAKERS))
+def test_every_iteration_lowers_the_error(kind: str) -> None:
+    make, columns, rows = MAKERS[kind]
+    generator = torch.Generator().manual_seed(5)
+    reading = make(generator)
+    B = torch.randn(columns, OUTPUTS, generator=generator, dtype=torch.float64)
+    missing = torch.randn(ROWS, OUTPUTS, generator=generator, dtype=torch.float64)
+    A = written_out(reading, B, rows)
+    y = missing.numpy().flatten()
+    errors = [
+        np.square(y - A @ refit_producer(reading, B, missing, iterations=k).numpy().flatten()).sum()
+        for k in range(6)
+    ]
+    assert all(after < before for before, after in pairwise(errors))
+    assert errors[0] == pytest.approx(float(missing.square().sum()))
+
+
+@pytest.mark.parametrize("kind", list(MAKERS))
+def test_half_precision_products_come_near(kind: str) -> None:
+    make, columns, _ = MAKERS[kind]
+    fine, coarse = (
+        make(torch.Generator().manual_seed(6), dtype) for dtype in (torch.float64, torch.bfloat16)
+    )
+    B = torch.randn(columns, OUTPUTS, generator=torch.Generator().manual_seed(7))
+    missing = torch.randn(ROWS, OUTPUTS, generator=torch.Generator().manual_seed(8))
+    wanted = refit_producer(fine, B.double(), missing.double())
+    found = refit_producer(coarse, B, missing)
+    assert found.dtype == torch.float32
+    assert float((found - wanted).norm() / wanted.norm()) < 0.05
+
+
+def test_the_two_products_are_transposes_of_each_other() -> None:
+    for make, columns, rows in MAKERS.values():
+        generator = torch.Generator().manual_seed(9)
+        reading = make(generator)
+        D = torch.randn(rows, INPUTS, generator=generator, dtype=torch.float64)
+        R = torch.randn(ROWS, columns, generator=generator, dtype=torch.float64)
+        every = slice(0, ROWS)
+        torch.testing.assert_close(
+            (reading.products(D, every) * R).sum(), (D * reading.transposed(R, every)).sum()
+        )
+
+
+def test_nothing_missing_changes_nothing() -> None:
+    reading = gated(torch.Generator().manual_seed(0))
+    found = refit_producer(reading, torch.ones(7, OUTPUTS, dtype=torch.float64), torch.zeros(ROWS, OUTPUTS))
+    assert not bool(found.any())
