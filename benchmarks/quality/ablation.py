@@ -21,7 +21,7 @@ from benchmarks.quality.report import HERE
 from benchmarks.quality.subjects import decoder
 from statprune.anatomy.lookup import anatomy_of
 from statprune.budget.allocate import Budget
-from statprune.engine.refit import Step, narrow, refit
+from statprune.engine.refit import Step, adapt, narrow, refit
 from statprune.engine.trace import Trace
 from statprune.linalg.held_out import NONE, Compensation
 from statprune.linalg.moments import Moments
@@ -43,10 +43,11 @@ def fixed(damping: float, lost: Moments, held: Moments) -> Compensation:
 
 
 STEPS: dict[str, Sequence[Step] | None] = {
-    "elimination, local fit on the thin stream": (partial(narrow, make_good=nothing),),
-    "compensation, damping 1e-3": (partial(narrow, make_good=partial(fixed, 1e-3)),),
-    "compensation, damping by held-out samples": (narrow,),
-    "and adaptation: the default": None,
+    "elimination, local fit on the thin stream": (partial(narrow, make_good=nothing, carry=False),),
+    "compensation, damping 1e-3": (partial(narrow, make_good=partial(fixed, 1e-3), carry=False),),
+    "compensation, damping by held-out samples": (partial(narrow, carry=False),),
+    "and adaptation": (adapt, partial(narrow, carry=False)),
+    "and carriers: the default": None,
 }
 
 
