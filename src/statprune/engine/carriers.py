@@ -190,8 +190,9 @@ def product_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the device multiplies it fast: conjugate gradients correct themselves. Else float32."""
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported()
-    elif device.type == "cpu" and torch.backends.mkldnn.is_available():
-        fast = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    elif device.type == "cpu":
+        known = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+        fast = known is not None and bool(known())
     else:
         fast = False
     return torch.bfloat16 if fast else torch.float32
