@@ -15,7 +15,8 @@ from statprune.checkpoint.skeleton import skeleton
 from statprune.engine.stat import Progress, no_progress
 from statprune.errors import BudgetError, InputError
 from statprune.measurement import Measurement
-from statprune.planning import OPTIONS, plan_for, start_of
+from statprune.planning import OPTIONS, start_of
+from statprune.planning import plan as measure
 from statprune.preparation import budget_of
 from statprune.recipe import Recipe
 
@@ -85,7 +86,9 @@ def answer(
         rest = {name: value for name, value in options.items() if name not in OF_THE_BUDGET}
         latency = out is not None or options.get("of") == "latency"
         limits = recipes[0].restrictions
-        found = plan_for(limits, model, data=data, out=out, latency=latency, progress=progress, **rest)
+        found = measure(
+            model, data=data, out=out, latency=latency, progress=progress, restrictions=limits, **rest
+        )
     else:
         opened = skeleton(model) if isinstance(model, str | Path) else model
         unknown = [name for name in options if name not in OF_THE_BUDGET and name not in OPTIONS]

@@ -52,6 +52,7 @@ def plan(
     tokenizer: Any = None,
     latency: bool = True,
     progress: Progress = no_progress,
+    restrictions: Restrictions | None = None,
     **options: Any,
 ) -> Measurement:
     """Measure `model` once; nothing is changed.
@@ -63,6 +64,7 @@ def plan(
         tokenizer: takes precedence over the model's own.
         latency: whether to time the blocks at several widths, for budgets of latency.
         progress: called after every block with (stage, blocks done, blocks).
+        restrictions: of budgets to come; what the model does not have is refused before it is measured.
         **options: samples, seq_len, text_column, dtype, device, seed: fields of `Recipe`.
 
     Returns:
@@ -71,30 +73,6 @@ def plan(
     Raises:
         InputError: something given cannot be used. Raised before any pass over the data.
     """
-    return plan_for(
-        Restrictions(),
-        model,
-        data=data,
-        out=out,
-        tokenizer=tokenizer,
-        latency=latency,
-        progress=progress,
-        **options,
-    )
-
-
-def plan_for(
-    restrictions: Restrictions,
-    model: PreTrainedModel | str | Path,
-    *,
-    data: Any,
-    out: str | Path | None = None,
-    tokenizer: Any = None,
-    latency: bool = True,
-    progress: Progress = no_progress,
-    **options: Any,
-) -> Measurement:
-    """The same, for budgets with these restrictions: what the model does not have is refused first."""
     for name in options:
         if name not in OPTIONS:
             raise InputError(
@@ -102,7 +80,8 @@ def plan_for(
             )
     if out is not None:
         measurements.require_free(Path(out))
-    recipe = Recipe.of_options({**options, **restrictions.to_json(), "keep": 1.0})
+    limits = {} if restrictions is None else restrictions.to_json()
+    recipe = Recipe.of_options({**options, **limits, "keep": 1.0})
     opened = open_model(model, tokenizer, dtype=recipe.dtype, device=recipe.device)
     with evaluating(opened.model):
         prepared = prepare(opened, recipe, data)

@@ -24,11 +24,11 @@ def many(model, rows: int = 200) -> list[dict[str, Tensor]]:
 
 
 @torch.no_grad()
-def error(family: str, *, carry: bool, batches=None, plan=None) -> float:
+def error(family: str, *, carry: bool, batches=None) -> float:
     dense = tiny_model(family)
     anatomy = anatomy_of(model := tiny_model(family))
     steps = (adapt, partial(narrow, carry=carry))
-    refit(model, anatomy, batches or many(dense), fit(plan or PLAN, anatomy.sites), Trace(), steps=steps)
+    refit(model, anatomy, batches or many(dense), fit(PLAN, anatomy.sites), Trace(), steps=steps)
     test = tiny_batch(dense, rows=60, length=16, seed=77)
     return float((model(**test).logits - dense(**test).logits).norm())
 

@@ -22,6 +22,11 @@ def shape_of(linear: nn.Module) -> tuple[int, int]:
     return (rows, columns) if isinstance(linear, nn.Linear) else (columns, rows)
 
 
+def spread(kept: Tensor, width: int) -> Tensor:
+    """Indices, (len(kept) * width,) int64, of what the units `kept` (count,) int64 have `width` of each."""
+    return (kept[:, None] * width + torch.arange(width, device=kept.device)).reshape(-1)
+
+
 @dataclass(frozen=True)
 class Producer:
     """A weight whose outputs make the units: unit u owns rows offset + u * rows ... in every offset."""
@@ -32,7 +37,7 @@ class Producer:
 
     def rows_of(self, kept: Tensor) -> Tensor:
         """Row indices, (len(offsets) * len(kept) * rows,) int64, of the units `kept` (count,) int64."""
-        within = (kept[:, None] * self.rows + torch.arange(self.rows, device=kept.device)).reshape(-1)
+        within = spread(kept, self.rows)
         return torch.cat([within + offset for offset in self.offsets])
 
 
@@ -85,7 +90,11 @@ class Site:
 
     def columns_of(self, kept: Tensor) -> Tensor:
         """Columns of the consumer, (len(kept) * columns,) int64, that read the units `kept` (count,)."""
-        return (kept[:, None] * self.columns + torch.arange(self.columns, device=kept.device)).reshape(-1)
+        return spread(kept, self.columns)
+
+    def heads_of(self, kept: Tensor) -> Tensor:
+        """Query heads, (len(kept) * group,) int64, of the units `kept` (count,)."""
+        return spread(kept, self.group)
 
     def quantities(self, count: int) -> dict[Quantity, int]:
         """What the family's config and modules call the width of `count` units."""

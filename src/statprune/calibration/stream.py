@@ -100,6 +100,11 @@ def behind_last_block(model: PreTrainedModel, blocks: nn.ModuleList, hidden: Ten
         )
 
 
+def real_rows(Z: Tensor, real: Tensor) -> Tensor:
+    """The rows of Z (batch, length, columns) that are tokens; `real` (batch, length) bool tells them."""
+    return Z.reshape(-1, Z.shape[-1])[real.reshape(-1)]
+
+
 class _Enough(Exception):  # noqa: N818 - not an error: a block has run as far as was asked
     """Ends a block's forward."""
 
@@ -172,20 +177,17 @@ def _reading(
     real: Tensor,
     writers: Mapping[str, Reader] = MappingProxyType({}),
 ) -> Iterator[None]:
-    def rows(Z: Tensor) -> Tensor:
-        return Z.reshape(-1, Z.shape[-1])[real.reshape(-1)]
-
     with ExitStack() as stack:
         for path, reader in readers.items():
 
             def hook(_: nn.Module, inputs: tuple[Tensor, ...], reader: Reader = reader) -> None:
-                reader(rows(inputs[0]))
+                reader(real_rows(inputs[0], real))
 
             stack.callback(module_at(block, path).register_forward_pre_hook(hook).remove)
         for path, writer in writers.items():
 
             def after(_: nn.Module, __: Any, output: Tensor, writer: Reader = writer) -> None:
-                writer(rows(output))
+                writer(real_rows(output, real))
 
             stack.callback(module_at(block, path).register_forward_hook(after).remove)
         yield

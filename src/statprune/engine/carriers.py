@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from statprune.anatomy.sites import Site, module_at, shape_of
+from statprune.calibration.stream import real_rows
 from statprune.linalg.bilinear import Gated, Mixed, Reading, refit_producer
 from statprune.linalg.least_squares import ridge
-from statprune.linalg.moments import MomentSum, in_two
-from statprune.surgery.linear import set_weight, weight_of
+from statprune.linalg.moments import MomentSum
+from statprune.surgery.linear import add_to_bias, set_weight, weight_of
 
 MOST = 2**28
 """Numbers that are noted for one site, at most; the samples behind are left out of its carrier's fit."""
@@ -32,6 +33,7 @@ AGAIN = 1e-3
 """Damping of the consumer's fit after that of the carrier, towards what it is."""
 
 KERNEL = torch.nn.functional.scaled_dot_product_attention
+ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 
 
 def worthwhile(block: nn.Module, site: Site, tokens: int) -> bool:
@@ -68,7 +70,7 @@ class Notes:
         """Of the units `kept` (count,)."""
         if site.kind == "feed_forward":
             return Gated(torch.cat(self.inputs), torch.cat([each[:, kept] for each in self.factors]))
-        heads = (kept[:, None] * site.group + torch.arange(site.group, device=kept.device)).flatten()
+        heads = site.heads_of(kept)
         return Mixed(torch.cat([each[heads] for each in self.mixed], dim=1), site.group)
 
 
@@ -83,11 +85,9 @@ class _Kernel(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is KERNEL and self.hidden is not None:
-            named = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
-            rest = args[3:]
-            hidden = self.hidden[:, None].expand(-1, named["key"].shape[1], -1, -1)
-            others = {name: value for name, value in kwargs.items() if name not in ("query", "key", "value")}
-            self.mixed.append(KERNEL(named["query"], named["key"], hidden, *rest, **others))
+            named = dict(zip(ARGUMENTS, args, strict=False)) | kwargs
+            named["value"] = self.hidden[:, None].expand(-1, named["key"].shape[1], -1, -1)
+            self.mixed.append(KERNEL(**named))
         return func(*args, **kwargs)
 
 
@@ -136,10 +136,9 @@ class Observer:
             return
         dtype = product_dtype(Z.device)
         if self.site.kind == "feed_forward":
-            produced = p.reshape(-1, p.shape[-1])[real.reshape(-1)]
+            produced = real_rows(p, real)
             factors = torch.where(produced == 0, torch.zeros_like(Z), Z / produced)
-            rows = x.reshape(-1, x.shape[-1])[real.reshape(-1)]
-            notes.inputs.append(rows.to(dtype))
+            notes.inputs.append(real_rows(x, real).to(dtype))
             notes.factors.append(factors.to(dtype))
             notes.numbers += factors.numel() + Z.numel()
         elif len(kernel.mixed) == 1:
@@ -153,16 +152,14 @@ class Observer:
         notes.target.append(target.float())
 
 
-def improve(block: nn.Module, site: Site, kept: Tensor, notes: Notes) -> bool:
+def improve(block: nn.Module, site: Site, kept: Tensor, notes: Notes) -> None:
     """Refit the carrier of `site`, which has been cut to `kept`, and its consumer after it.
 
-    Returns whether there was something to do.
+    Nothing is done where nothing was noted, or nothing is missing.
     """
     if site.carrier is None or not notes.read:
-        return False
+        return
     carrier, consumer = module_at(block, site.carrier.path), module_at(block, site.consumer)
-    W = weight_of(carrier).clone()
-    reading = notes.reading(site, kept)
     constant = consumer.bias is not None
     Z = torch.cat([each[:, site.columns_of(kept)] for each in notes.read])
     B = weight_of(consumer).T.float()
@@ -170,20 +167,19 @@ def improve(block: nn.Module, site: Site, kept: Tensor, notes: Notes) -> bool:
     if constant:
         missing -= consumer.bias.float()
     if not bool(missing.any()):
-        return False
+        return
+    W, reading = weight_of(carrier).clone(), notes.reading(site, kept)
     D = refit_producer(reading, B, missing, constant=constant)
     W[site.carrier.rows_of(len(kept))] += D.to(W.dtype)
     set_weight(carrier, W)
     moved = reading.products(D.to(reading.dtype), slice(0, reading.rows)).float()
     total = MomentSum(Z.shape[1], B.shape[1], constant=constant, device=Z.device)
     total.update(Z + moved, missing - moved @ B)
-    both = in_two(total, MomentSum(Z.shape[1], B.shape[1], constant=constant, device=Z.device))[2]
-    found = ridge(both.G, both.C, AGAIN).X
+    left = total.moments()
+    found = ridge(left.G, left.C, AGAIN).X
     set_weight(consumer, weight_of(consumer) + found.T.to(W.dtype))
     if constant:
-        shift = both.mean_target - both.mean_input @ found
-        consumer.bias = nn.Parameter((consumer.bias + shift).to(W.dtype), consumer.bias.requires_grad)
-    return True
+        add_to_bias(consumer, left.shift(found))
 
 
 def product_dtype(device: torch.device) -> torch.dtype:

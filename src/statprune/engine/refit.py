@@ -24,7 +24,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import takewhile
 from math import sqrt
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +32,7 @@ from transformers import PreTrainedModel
 from statprune.anatomy.lookup import Anatomy
 from statprune.anatomy.sites import Site, module_at
 from statprune.budget.plan import Plan
-from statprune.calibration.stream import Batch, Stream, advance, before_first_block, until
+from statprune.calibration.stream import Batch, Stream, advance, before_first_block, real_rows, until
 from statprune.engine.carriers import Notes, Observer, improve, worthwhile
 from statprune.engine.divergence import PROBE_TOKENS, Outputs, every_row, first_of, held_out, taken
 from statprune.engine.measure import consumer_weight
@@ -44,7 +43,7 @@ from statprune.linalg.held_out import LOCAL, NONE, Compensation, compensation, f
 from statprune.linalg.least_squares import ridge
 from statprune.linalg.moments import Moments, MomentSum, in_two
 from statprune.surgery.cut import cut
-from statprune.surgery.linear import set_weight, weight_of
+from statprune.surgery.linear import add_to_bias, set_weight, weight_of
 
 ADAPTED, FEWEST_ADAPTED = 16, 4096
 """Tokens that producers are adapted on: so many for each of their inputs, and at least so many."""
@@ -99,8 +98,9 @@ def refit(
 
     `steps` are taken at every site in turn; by default `adapt` and `narrow`.
 
-    Cost: about three forward passes, and for every site a Gram matrix and an elimination. Memory: both
-    streams, and one block's dense inputs and outputs.
+    Cost: about three forward passes, for every site a Gram matrix and an elimination, and where there are
+    tokens enough eight passes through its carrier and consumer, there and back. Memory: both streams, one
+    block's dense inputs and outputs, and what one site's carrier is fitted on.
     """
     dense = before_first_block(model, anatomy.blocks, batches)
     thin = dense.fork()
@@ -159,7 +159,7 @@ def _observed(dense: Stream, block: nn.Module, sites: Sequence[Site]) -> _Dense:
 
 def _rows(stream: Stream) -> list[Tensor]:
     """The hidden states of real tokens, (tokens, width), batch by batch."""
-    return [hidden[real] for hidden, real in zip(stream.hidden, stream.real, strict=True)]
+    return [real_rows(hidden, real) for hidden, real in zip(stream.hidden, stream.real, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,11 +230,11 @@ def adapt(at: Passage, site: Site, count: int, trace: Trace) -> None:
     if found.damping == NONE:
         return
     M = ridge(whole.G, whole.C, found.damping).X
-    shift = whole.mean_target - whole.mean_input @ M
+    shift = whole.shift(M)
     for linear in linears:
         W = weight_of(linear).double()
         if constant:
-            _add_to_bias(linear, W @ shift)
+            add_to_bias(linear, W @ shift)
         set_weight(linear, W + W @ M.T)
 
 
@@ -254,8 +254,9 @@ def narrow(
     if _silent(whole):  # any of its units do; what they bring is a constant
         kept = kept[:count]
         columns = site.columns_of(kept)
-        _cut(at, site, kept, W[:, columns], whole.mean_target - W[:, columns] @ whole.mean_input[columns])
-        left = whole.of(columns).error(dense[columns])
+        part = whole.of(columns)
+        _cut(at, site, kept, W[:, columns], part.shift(dense[columns]))
+        left = part.error(dense[columns])
         trace.add(site, kept.tolist(), sqrt(left / whole.energy) if whole.energy > 0 else 0.0, 1.0, 0)
         return
     made_good = make_good(fit.against(dense), held.against(dense))
@@ -281,10 +282,4 @@ def _cut(at: Passage, site: Site, kept: Tensor, weight: Tensor, shift: Tensor) -
     cut(at.anatomy.entry, at.block, site, kept, weight)
     consumer = module_at(at.block, site.consumer)
     if consumer.bias is not None:
-        _add_to_bias(consumer, shift)
-
-
-def _add_to_bias(linear: Any, shift: Tensor) -> None:
-    """Add `shift` (outputs,) to the bias of `linear`."""
-    bias = linear.bias
-    linear.bias = nn.Parameter((bias + shift).to(bias.dtype), requires_grad=bias.requires_grad)
+        add_to_bias(consumer, shift)

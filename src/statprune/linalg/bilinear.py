@@ -160,19 +160,21 @@ def refit_producer(
     def about_mean(R: Tensor) -> Tensor:
         return R - R.mean(dim=0) if constant else R
 
+    right, blocks = factors
     left = about_mean(missing.to(B.dtype))
-    gradient = _transposed(reading, B, left)
-    D, direction, before = torch.zeros_like(gradient), torch.zeros_like(gradient), 1.0
-    for iteration in range(iterations):
+    D = B.new_zeros(blocks.shape[0] * blocks.shape[1], right.shape[0])
+    direction, before = torch.zeros_like(D), 1.0
+    for _ in range(iterations):
+        gradient = _transposed(reading, B, left)
         towards = _solved(factors, gradient)
         size = float((gradient * towards).sum())
-        direction = towards + (size / before) * direction if iteration else towards
+        direction = towards + (size / before) * direction
         products = about_mean(_products(reading, B, direction))
         curvature = float(products.square().sum())
         if size <= 0 or curvature <= 0:
             break
         D, left = D + (size / curvature) * direction, left - (size / curvature) * products
-        gradient, before = _transposed(reading, B, left), size
+        before = size
     return D
 
 

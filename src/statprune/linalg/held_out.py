@@ -121,7 +121,7 @@ def fit_consumer(
         B = B + ridge(part.G, part.C - local, damping).X
     return ConsumerFit(
         B=B,
-        shift=whole.mean_target - part.mean_input @ B,
+        shift=part.shift(B),
         error=part.error(B) / whole.energy if whole.energy > 0 else 0.0,
         condition=condition,
     )

@@ -55,9 +55,13 @@ class Moments:
             self.C - self.G @ B,
             self.error(B),
             self.mean_input,
-            self.mean_target - self.mean_input @ B,
+            self.shift(B),
             self.rows,
         )
+
+    def shift(self, B: Tensor) -> Tensor:
+        """(out,) the constant that belongs to B (m, out); zero where the fit has none."""
+        return self.mean_target - self.mean_input @ B
 
 
 class MomentSum:
@@ -131,6 +135,10 @@ class MomentSum:
         self._target_sum += t + n * b
         self._energy += other._energy + 2 * (b @ t) + n * (b @ b)
 
+    def moments(self) -> Moments:
+        """Of all rows, about their own means where the fit has a constant."""
+        return self._about(*self._means())
+
     def _means(self) -> tuple[Tensor, Tensor]:
         if not self._constant or self.rows == 0:
             return torch.zeros_like(self._input_sum), torch.zeros_like(self._target_sum)
@@ -167,4 +175,4 @@ def in_two(fit: MomentSum, held: MomentSum) -> tuple[Moments, Moments, Moments]:
     whole.merge(fit)
     whole.merge(held)
     a, b = whole._means()
-    return fit._about(a, b), held._about(a, b), whole._about(a, b)
+    return fit._about(a, b), held._about(a, b), whole.moments()

@@ -23,6 +23,12 @@ def set_weight(linear: Any, weight: Tensor) -> None:
         linear.nx, linear.nf = inputs, outputs
 
 
+def add_to_bias(linear: Any, shift: Tensor) -> None:
+    """Add `shift` (outputs,) to the bias of `linear`."""
+    bias = linear.bias
+    linear.bias = nn.Parameter((bias + shift).to(bias.dtype), requires_grad=bias.requires_grad)
+
+
 def keep_outputs(linear: Any, rows: Tensor) -> None:
     """Keep only the outputs `rows` (count,) int64, and their biases."""
     set_weight(linear, weight_of(linear)[rows])
