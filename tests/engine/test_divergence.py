@@ -92,8 +92,18 @@ def test_every_fourth_sample_is_held_out_whatever_the_batches() -> None:
     assert [len(each) for each in first_of(batches, rows, 8)] == [1, 0, 1, 0]
     assert [len(each) for each in first_of(batches, rows, 1)] == [1, 0, 0, 0], "at least one"
     many = [tiny_batch(tiny_model("llama"), rows=64, length=16, seed=1)]
-    assert sum(len(batch["input_ids"]) for batch in probe_batches(many, of_tokens=True)) == 64 // 16
+    (probe,) = probe_batches(many, of_tokens=True)
+    held = many[0]["input_ids"][3::4]
+    assert torch.equal(probe["input_ids"], held[: 64 * 16 // 32 // 4, :4]), "a thirty-second, in beginnings"
+    assert probe["attention_mask"].shape == probe["input_ids"].shape
     assert sum(len(batch["input_ids"]) for batch in probe_batches(many, of_tokens=False)) == 64 // 4
+
+
+def test_samples_with_padding_in_front_are_probed_whole() -> None:
+    batch = tiny_batch(tiny_model("llama"), rows=64, length=16, seed=1)
+    batch["attention_mask"][7, :3] = 0
+    (probe,) = probe_batches([batch], of_tokens=True)
+    assert torch.equal(probe["input_ids"], batch["input_ids"][3:8:4])
 
 
 def test_a_probe_of_the_unchanged_model_finds_nothing() -> None:

@@ -2,7 +2,7 @@
 
 What is needed for that is noted while the block runs anyway: beside a gate, the factor with which each output
 of the carrier reaches the consumer is what the consumer reads over that output. In attention it is the
-scores: the attention kernel is called a second time, on what the values are made of.
+scores: the attention kernel is called a second time, for the heads that are kept, on what the values are made of.
 
 Sources: docs/algorithm.md, "Carriers"; linalg/bilinear.py.
 """
@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from statprune.anatomy.sites import Site, module_at, shape_of
 from statprune.calibration.stream import real_rows
-from statprune.linalg.bilinear import Gated, Mixed, Reading, refit_producer
+from statprune.linalg.bilinear import ROWS, Gated, Mixed, Reading, refit_producer
 from statprune.linalg.least_squares import ridge
 from statprune.linalg.moments import MomentSum
 from statprune.surgery.linear import add_to_bias, set_weight, weight_of
@@ -41,8 +41,36 @@ def worthwhile(block: nn.Module, site: Site, tokens: int) -> bool:
     if site.carrier is None:
         return False
     _, inputs = shape_of(module_at(block, site.carrier.path))
-    a_token = 2 * site.units if site.kind == "feed_forward" else site.units * site.group * inputs
-    return min(tokens, MOST // a_token) >= ENOUGH * inputs
+    return min(tokens, MOST // _numbers_a_token(site, inputs)) >= ENOUGH * inputs
+
+
+def _numbers_a_token(site: Site, inputs: int) -> int:
+    return 2 * site.units if site.kind == "feed_forward" else site.units * site.group * inputs
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """What the attention kernel was called with, but for the values, and for which tokens.
+
+    `hidden` (batch, length, width) is what the values are made of, `real` (batch, length) bool.
+    """
+
+    named: dict[str, Any]
+    hidden: Tensor
+    real: Tensor
+
+    def mixed(self, heads: Tensor, units: Tensor) -> Tensor:
+        """The scores of these heads times what the values are made of, (heads, tokens, width), real tokens."""
+        named = dict(self.named)
+        query, key = named["query"], named["key"]
+        named["query"] = query[:, heads]
+        named["key"] = key[:, heads if key.shape[1] == query.shape[1] else units]
+        mask = named.get("attn_mask")
+        if mask is not None and mask.ndim == query.ndim and mask.shape[1] == query.shape[1]:
+            named["attn_mask"] = mask[:, heads]
+        named["value"] = self.hidden[:, None].expand(-1, named["key"].shape[1], -1, -1)
+        found: Tensor = KERNEL(**named).transpose(0, 1)[:, self.real]
+        return found.to(product_dtype(found.device))
 
 
 @dataclass(eq=False)
@@ -50,15 +78,14 @@ class Notes:
     """What one site's carrier is fitted on, one entry a batch, real tokens only.
 
     `read` (tokens, columns) is what the consumer reads, `target` (tokens, outputs) what it should return;
-    `inputs` (tokens, width) and `factors` (tokens, units) of a gate; `mixed` (heads, tokens, width) of
-    attention: the scores times what the values are made of.
+    `inputs` (tokens, width) and `factors` (tokens, units) of a gate; `calls` of an attention kernel.
     """
 
     read: list[Tensor] = field(default_factory=list)
     target: list[Tensor] = field(default_factory=list)
     inputs: list[Tensor] = field(default_factory=list)
     factors: list[Tensor] = field(default_factory=list)
-    mixed: list[Tensor] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
     numbers: int = 0
 
     @property
@@ -71,23 +98,21 @@ class Notes:
         if site.kind == "feed_forward":
             return Gated(torch.cat(self.inputs), torch.cat([each[:, kept] for each in self.factors]))
         heads = site.heads_of(kept)
-        return Mixed(torch.cat([each[heads] for each in self.mixed], dim=1), site.group)
+        return Mixed(torch.cat([call.mixed(heads, kept) for call in self.calls], dim=1), site.group)
 
 
 class _Kernel(TorchFunctionMode):
-    """Calls the attention kernel again on `hidden` (batch, length, width), in place of the values."""
+    """Notes what the attention kernel is called with."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.hidden: Tensor | None = None
-        self.mixed: list[Tensor] = []
+        self.calls: list[dict[str, Any]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is KERNEL and self.hidden is not None:
+        if func is KERNEL:
             named = dict(zip(ARGUMENTS, args, strict=False)) | kwargs
-            named["value"] = self.hidden[:, None].expand(-1, named["key"].shape[1], -1, -1)
-            self.mixed.append(KERNEL(**named))
+            self.calls.append({name: value for name, value in named.items() if name != "value"})
         return func(*args, **kwargs)
 
 
@@ -106,11 +131,8 @@ class Observer:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """While the block runs, batch by batch; `take` is called behind each."""
-        site = self.site
 
         def before(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if site.kind == "attention":
-                self._kernel.hidden = None if self.notes.full else inputs[0]
             self._inputs.append(inputs[0])
 
         def after(_: nn.Module, __: Any, output: Tensor) -> None:
@@ -119,7 +141,7 @@ class Observer:
         module = self._module
         hooks = [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
         try:
-            if site.kind == "attention":
+            if self.site.kind == "attention":
                 with self._kernel:
                     yield
             else:
@@ -130,24 +152,22 @@ class Observer:
 
     def take(self, Z: Tensor, target: Tensor, real: Tensor) -> None:
         """Note one batch: what the consumer reads, and its target; `real` (batch, length)."""
-        notes, inputs, outputs = self.notes, self._inputs, self._outputs
-        x, p, kernel = inputs.pop(), outputs.pop(), self._kernel
+        notes, calls = self.notes, self._kernel.calls
+        x, p = self._inputs.pop(), self._outputs.pop()
         if notes.full:
+            calls.clear()
             return
-        dtype = product_dtype(Z.device)
         if self.site.kind == "feed_forward":
-            produced = real_rows(p, real)
+            produced, dtype = real_rows(p, real), product_dtype(Z.device)
             factors = torch.where(produced == 0, torch.zeros_like(Z), Z / produced)
             notes.inputs.append(real_rows(x, real).to(dtype))
             notes.factors.append(factors.to(dtype))
-            notes.numbers += factors.numel() + Z.numel()
-        elif len(kernel.mixed) == 1:
-            mixed = kernel.mixed.pop().transpose(0, 1)[:, real]  # (heads, tokens, width)
-            notes.mixed.append(mixed.to(dtype))
-            notes.numbers += mixed.numel()
+        elif len(calls) == 1:
+            notes.calls.append(Call(calls.pop(), x, real))
         else:  # another kernel than torch's, or several calls of it: nothing is known of this site
-            kernel.mixed.clear()
+            calls.clear()
             return
+        notes.numbers += len(Z) * _numbers_a_token(self.site, x.shape[-1])
         notes.read.append(Z.float())
         notes.target.append(target.float())
 
@@ -161,20 +181,25 @@ def improve(block: nn.Module, site: Site, kept: Tensor, notes: Notes) -> None:
         return
     carrier, consumer = module_at(block, site.carrier.path), module_at(block, site.consumer)
     constant = consumer.bias is not None
-    Z = torch.cat([each[:, site.columns_of(kept)] for each in notes.read])
+    columns = site.columns_of(kept)
+    Z = torch.cat([each[:, columns] for each in notes.read])
     B = weight_of(consumer).T.float()
-    missing = torch.cat(notes.target) - Z @ B
+    missing = torch.cat(notes.target)
     if constant:
         missing -= consumer.bias.float()
+    missing.addmm_(Z, B, alpha=-1)
     if not bool(missing.any()):
         return
     W, reading = weight_of(carrier).clone(), notes.reading(site, kept)
     D = refit_producer(reading, B, missing, constant=constant)
     W[site.carrier.rows_of(len(kept))] += D.to(W.dtype)
     set_weight(carrier, W)
-    moved = reading.products(D.to(reading.dtype), slice(0, reading.rows)).float()
     total = MomentSum(Z.shape[1], B.shape[1], constant=constant, device=Z.device)
-    total.update(Z + moved, missing - moved @ B)
+    d = D.to(reading.dtype)
+    for start in range(0, len(Z), ROWS):
+        rows = slice(start, start + ROWS)
+        moved = reading.products(d, rows).float()
+        total.update(Z[rows] + moved, torch.addmm(missing[rows], moved, B, alpha=-1))
     left = total.moments()
     found = ridge(left.G, left.C, AGAIN).X
     set_weight(consumer, weight_of(consumer) + found.T.to(W.dtype))

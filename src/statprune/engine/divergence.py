@@ -22,11 +22,17 @@ HOLD_OUT = 4
 CHOICES = "KL(dense || thin) of the outputs, nats a choice, on calibration samples held out"
 NUMBERS = "squared error of the outputs over the dense ones', on calibration samples held out"
 
-SURVEYED = 16
+SURVEYED = 32
 """A survey compares the outputs on one of so many tokens."""
+
+SHORTENED = 4
+"""It takes the first of so many parts of a sample, where each token has outputs: many texts tell more."""
 
 PROBE_TOKENS = 4096
 """Tokens on which divergences are measured, at most, unless one sample has more."""
+
+PANEL = 64
+"""Outputs that are summed in float32."""
 
 
 def held_out(batches: Sequence[Batch]) -> list[Tensor]:
@@ -60,11 +66,23 @@ def first_of(batches: Sequence[Batch], rows: Sequence[Tensor], tokens: int) -> l
 def probe_batches(batches: Sequence[Batch], *, of_tokens: bool) -> list[Batch]:
     """Held-out samples for a survey, of no more than PROBE_TOKENS.
 
-    A sixteenth of all tokens where each has outputs of its own (`of_tokens`); else as many as there are.
+    Where each token has outputs of its own (`of_tokens`), the beginnings of samples, a thirty-second of all
+    tokens; else as many samples as there are.
     """
+    if not of_tokens:
+        return taken(batches, first_of(batches, held_out(batches), PROBE_TOKENS))
     tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
-    most = min(PROBE_TOKENS, tokens // SURVEYED) if of_tokens else PROBE_TOKENS
-    return taken(batches, first_of(batches, held_out(batches), most))
+    begun = [_beginnings(batch) for batch in taken(batches, held_out(batches))]
+    return taken(begun, first_of(begun, every_row(begun), min(PROBE_TOKENS, tokens // SURVEYED)))
+
+
+def _beginnings(batch: Batch) -> Batch:
+    """The first of SHORTENED parts of the samples, where that can be told: no padding in front."""
+    length = batch["input_ids"].shape[1]
+    plain = all(value.ndim == 2 and value.shape[1] == length for value in batch.values())
+    if not plain or not bool(batch["attention_mask"][:, 0].all()):
+        return batch
+    return {name: value[:, : -(-length // SHORTENED)] for name, value in batch.items()}
 
 
 def taken(batches: Sequence[Batch], rows: Sequence[Tensor]) -> list[Batch]:
@@ -113,7 +131,11 @@ class Outputs:
         self, model: PreTrainedModel, blocks: nn.ModuleList, batches: Sequence[Batch], dense: Sequence[Tensor]
     ) -> None:
         self._model, self._blocks, self._batches = judged(model), blocks, batches
-        self._dense = [self._of(number, hidden) for number, hidden in enumerate(dense)]
+        found = [self._of(number, hidden) for number, hidden in enumerate(dense)]
+        # A score, or the hidden states of a model without a head, are numbers, not choices.
+        numbers = found[0][0].shape[-1] == 1 or self._model.base_model is self._model
+        self._dense = [[Reference(each, numbers=numbers) for each in batch] for batch in found]
+        self.unit = NUMBERS if numbers else CHOICES
 
     @torch.no_grad()
     def divergence(self, hidden: Sequence[Tensor]) -> float:
@@ -121,24 +143,13 @@ class Outputs:
         total = weight = 0.0
         for number, each in enumerate(hidden):
             for dense, thin in zip(self._dense[number], self._of(number, each), strict=True):
-                part, share = distance(dense, thin, numbers=self._numbers(dense))
-                total, weight = total + part, weight + share
+                total, weight = total + dense.distance(thin), weight + dense.weight
         return total / weight if weight else 0.0
 
     def _of(self, number: int, hidden: Tensor) -> tuple[Tensor, ...]:
         batch = self._batches[number]
         output = behind_last_block(self._model, self._blocks, hidden, batch)
         return compared(output, batch["attention_mask"].to(hidden.device).bool())
-
-    @property
-    def unit(self) -> str:
-        """What the divergence is, in words."""
-        numbers = self._numbers(self._dense[0][0])
-        return NUMBERS if numbers else CHOICES
-
-    def _numbers(self, outputs: Tensor) -> bool:
-        """Whether these are numbers, a score or the hidden states of a model without a head, not choices."""
-        return outputs.shape[-1] == 1 or self._model.base_model is self._model
 
 
 class Probe:
@@ -178,19 +189,35 @@ def compared(output: Any, real: Tensor) -> tuple[Tensor, ...]:
     return (found[real].float() if found.shape[:2] == real.shape and found.ndim == 3 else found.float(),)
 
 
-def distance(dense: Tensor, thin: Tensor, *, numbers: bool) -> tuple[float, float]:
-    """The sum over rows, and what it is divided by: rows for choices, the dense outputs' size for numbers.
+class Reference:
+    """What thin outputs (rows, outputs) are compared with.
+
+    `weight` is what distances are divided by: rows for choices, the dense outputs' size for numbers.
 
     Args:
         dense: (rows, outputs) of the dense model.
-        thin: the same of the thin one.
         numbers: whether outputs are numbers; a single column is compared about its mean.
     """
-    if not numbers:
-        p, q = torch.log_softmax(dense, dim=-1), torch.log_softmax(thin, dim=-1)
-        return float((p.exp() * (p - q)).sum(dtype=torch.float64)), float(len(dense))
-    size = dense - dense.mean() if dense.shape[-1] == 1 else dense
-    return (
-        float((dense - thin).square().sum(dtype=torch.float64)),
-        float(size.square().sum(dtype=torch.float64)),
-    )
+
+    def __init__(self, dense: Tensor, *, numbers: bool) -> None:
+        self._numbers = numbers
+        if numbers:
+            self._dense = dense
+            size = dense - dense.mean() if dense.shape[-1] == 1 else dense
+            self.weight = float(size.square().sum(dtype=torch.float64))
+        else:
+            log = torch.log_softmax(dense, dim=-1)
+            self._dense = log.exp()
+            self._least = _over_rows(self._dense, log)
+            self.weight = float(len(dense))
+
+    def distance(self, thin: Tensor) -> float:
+        """The squared error, or the divergence, summed over rows."""
+        if self._numbers:
+            return float((self._dense - thin).square().sum(dtype=torch.float64))
+        return max(0.0, self._least - _over_rows(self._dense, torch.log_softmax(thin, dim=-1)))
+
+
+def _over_rows(p: Tensor, log: Tensor) -> float:
+    """sum p log q, all but the first sums in float64: the divergence is the small difference of two of them."""
+    return sum(float(part.sum(dim=-1).sum(dtype=torch.float64)) for part in (p * log).split(PANEL, dim=-1))

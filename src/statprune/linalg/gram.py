@@ -18,7 +18,7 @@ from statprune.linalg.factor import Factor
 from statprune.linalg.pivoted_cholesky import by_pivoted_cholesky
 
 _ROWS = 4096  # rows in one product: bounds both the cast copy and the rounding of a float32 product
-_PANEL = 1024  # columns in one product of the upper triangle
+_PANEL = 384  # columns in one product of the upper triangle
 
 
 class Gram:
