@@ -29,7 +29,7 @@ MOST = 2**28
 ENOUGH = 64
 """Tokens for each of a carrier's inputs, at least: with fewer its fit follows noise."""
 
-AGAIN = 1e-3
+AGAIN = 1e-1
 """Damping of the consumer's fit after that of the carrier, towards what it is."""
 
 KERNEL = torch.nn.functional.scaled_dot_product_attention
@@ -69,8 +69,8 @@ class Call:
         if mask is not None and mask.ndim == query.ndim and mask.shape[1] == query.shape[1]:
             named["attn_mask"] = mask[:, heads]
         named["value"] = self.hidden[:, None].expand(-1, named["key"].shape[1], -1, -1)
-        found: Tensor = KERNEL(**named).transpose(0, 1)[:, self.real]
-        return found.to(product_dtype(found.device))
+        found: Tensor = KERNEL(**named).transpose(0, 1)
+        return found.flatten(1, 2) if bool(self.real.all()) else found[:, self.real]
 
 
 @dataclass(eq=False)

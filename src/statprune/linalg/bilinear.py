@@ -26,7 +26,7 @@ from torch import Tensor
 
 from statprune.linalg.least_squares import damped_factor
 
-ITERATIONS = 8
+ITERATIONS = 5
 """Of conjugate gradients, at most."""
 
 SMOOTHING = 1e-3

@@ -76,10 +76,7 @@ def eliminate(
         raise ValueError(f"at_once is {at_once!r}; pass a share above 0 and at most 1.")
     lower = damped_factor(G, damping).lower
     # The inverse itself is what is downdated; it comes from the factor, of a matrix that is damped.
-    half = torch.linalg.solve_triangular(
-        lower, torch.eye(G.shape[0], dtype=G.dtype, device=G.device), upper=False
-    )
-    P = half.T @ half
+    P = torch.cholesky_inverse(lower)
     left = torch.arange(units, device=G.device)
     taken: list[Tensor] = []
     added: list[Tensor] = []
@@ -125,20 +122,28 @@ def _one_by_one(P: Tensor, M: Tensor, count: int) -> tuple[Tensor, Tensor]:
         M: (few, few) inner products of the rows of B.
         count: how many go.
 
-    With B_j = B - P_:j B_j / P_jj after column j has gone, its inner products follow without B itself.
+    With B - P_:j B_j / P_jj after column j has gone, its inner products follow without B itself. Both matrices
+    lose terms of low rank: their diagonals are kept up to date, of the rest only the column that goes is formed.
     """
     device, dtype = P.device, P.dtype
-    p, inner = P.double().cpu().numpy().copy(), M.double().cpu().numpy().copy()
+    p, inner = (each.double().cpu().numpy() for each in (P, M))
+    p_left, inner_left = p.diagonal().copy(), inner.diagonal().copy()
+    shares, rows = np.empty((2, count, len(p)))
+    pivots = np.empty(count)
     order, steps = [], []
     left = np.ones(len(p), dtype=bool)
-    for _ in range(count):
-        costs = np.where(left, inner.diagonal() / np.where(left, p.diagonal(), 1), np.inf)
+    for t in range(count):
+        costs = np.where(left, inner_left / np.where(left, p_left, 1), np.inf)
         j = int(costs.argmin())
         order.append(j)
         steps.append(max(0.0, float(costs[j])))
-        column, row = p[:, j] / p[j, j], inner[:, j].copy()
-        inner += np.outer(column, column * inner[j, j] - row) - np.outer(row, column)
-        p -= np.outer(column, p[:, j].copy())
+        before, b = shares[:t], rows[:t]
+        pivots[t] = p_left[j]
+        shares[t] = (p[:, j] - (before[:, j] * pivots[:t]) @ before) / pivots[t]
+        # P loses p_jj c c^T, and M loses c r^T + r c^T.
+        rows[t] = inner[:, j] - before[:, j] @ b - b[:, j] @ before - shares[t] * (inner_left[j] / 2)
+        p_left -= pivots[t] * np.square(shares[t])
+        inner_left -= 2 * shares[t] * rows[t]
         left[j] = False
     return torch.tensor(order, device=device), torch.tensor(steps, device=device, dtype=dtype)
 

@@ -45,15 +45,19 @@ class Moments:
 
     def error(self, B: Tensor) -> float:
         """||Y - Z B||^2 for B (m, out), over all rows."""
-        explained = (B * (2 * self.C - self.G @ B)).sum()
+        return self._error(B, self.G @ B)
+
+    def _error(self, B: Tensor, fitted: Tensor) -> float:
+        explained = (B * (2 * self.C - fitted)).sum()
         return max(0.0, self.energy - float(explained))
 
     def against(self, B: Tensor) -> Moments:
         """The same for the targets Y - Z B that a fit B (m, out) leaves."""
+        fitted = self.G @ B
         return Moments(
             self.G,
-            self.C - self.G @ B,
-            self.error(B),
+            self.C - fitted,
+            self._error(B, fitted),
             self.mean_input,
             self.shift(B),
             self.rows,
