@@ -260,7 +260,7 @@ KINDS = {
     "mrpc": Kind("accuracy", "glue/mrpc", "validation", PAIR, 128, encode_records, measure_classes, 800),
     "stsb": Kind("spearman", "glue/stsb", "test", PAIR, 128, encode_records, measure_regression),
     "stsb-cosine": Kind("spearman", "glue/stsb", "test", PAIR, 128, encode_alone, measure_cosine),
-    "squad": Kind("f1", "squad", "validation", ("question", "context"), 256, windows, measure_answers, 240),
+    "squad": Kind("f1", "squad", "validation", ("question", "context"), 256, windows, measure_answers, 720),
 }
 
 
