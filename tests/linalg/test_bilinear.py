@@ -79,6 +79,23 @@ def test_every_iteration_lowers_the_error(kind: str) -> None:
     assert errors[0] == pytest.approx(float(missing.square().sum()))
 
 
+def test_a_row_that_all_heads_heed_costs_float32_no_digits() -> None:
+    """As a first token does: what is mixed is nearly the same everywhere, its spread a thousandth of it."""
+    generator = torch.Generator().manual_seed(10)
+    F = torch.randn(4, ROWS, INPUTS, generator=generator)
+    reading = Mixed(1000 * torch.randn(INPUTS, generator=generator) + F, group=2)
+    B = torch.randn(12, OUTPUTS, generator=generator)
+    missing = torch.randn(ROWS, OUTPUTS, generator=generator)
+    every = slice(0, ROWS)
+    errors = [
+        float(
+            (missing - reading.products(refit_producer(reading, B, missing, iterations=k), every) @ B).norm()
+        )
+        for k in (0, 1, 2, 5, 10)
+    ]
+    assert all(after < before * (1 + 1e-6) for before, after in pairwise(errors))
+
+
 @pytest.mark.parametrize("kind", list(MAKERS))
 def test_half_precision_products_come_near(kind: str) -> None:
     make, columns, _ = MAKERS[kind]
@@ -103,6 +120,15 @@ def test_the_two_products_are_transposes_of_each_other() -> None:
         torch.testing.assert_close(
             (reading.products(D, every) * R).sum(), (D * reading.transposed(R, every)).sum()
         )
+
+
+@pytest.mark.parametrize("kind", list(MAKERS))
+def test_one_row_for_all_of_them(kind: str) -> None:
+    make, columns, _ = MAKERS[kind]
+    reading = make(torch.Generator().manual_seed(11))
+    row = torch.randn(columns, generator=torch.Generator().manual_seed(12), dtype=torch.float64)
+    wanted = reading.transposed(row.expand(ROWS, -1), slice(0, ROWS))
+    torch.testing.assert_close(reading.of_one(row), wanted)
 
 
 def test_nothing_missing_changes_nothing() -> None:

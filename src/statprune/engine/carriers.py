@@ -2,7 +2,7 @@
 
 What is needed for that is noted while the block runs anyway: beside a gate, the factor with which each output
 of the carrier reaches the consumer is what the consumer reads over that output. In attention it is the
-scores: the attention kernel is called a second time, for the heads that are kept, on what the values are made of.
+scores: the attention kernel is called a second time, for the heads kept, on what the values are made of.
 
 Sources: docs/algorithm.md, "Carriers"; linalg/bilinear.py.
 """
@@ -60,7 +60,7 @@ class Call:
     real: Tensor
 
     def mixed(self, heads: Tensor, units: Tensor) -> Tensor:
-        """The scores of these heads times what the values are made of, (heads, tokens, width), real tokens."""
+        """The scores of these heads times what values are made of, (heads, tokens, width), real tokens."""
         named = dict(self.named)
         query, key = named["query"], named["key"]
         named["query"] = query[:, heads]

@@ -1,9 +1,12 @@
-"""How far a thinned model's outputs are from the dense model's, on samples that no fit has seen.
+"""How far a thinned model's outputs are from the dense model's, on every fourth calibration sample.
 
 Where the outputs are choices (a next token, a masked one, a label, the ends of a span), the divergence is
-KL(dense || thin), in nats for each choice; for a causal model that is the damage to expect, the loss in
-ln(perplexity), on text that the dense model predicts as well as it believes. Where they are numbers (a score,
-hidden states) it is the squared error over the dense outputs' variance or squared norm.
+KL(dense || thin), in nats for each choice; for a causal model that is the loss in ln(perplexity), on
+text that the dense model predicts as well as it believes. Where they are numbers (a score, hidden states)
+it is the squared error over the dense outputs' variance or squared norm.
+
+The last fits see these samples too: on other text the divergence is larger, by half in one trial
+(docs/algorithm.md).
 """
 
 from collections.abc import Sequence
@@ -17,10 +20,10 @@ from statprune.anatomy.lookup import Anatomy
 from statprune.calibration.stream import Batch, advance, before_first_block, behind_last_block
 
 HOLD_OUT = 4
-"""Every fourth calibration sample is held out: dampings are chosen, and outputs compared, on those."""
+"""Every fourth calibration sample is held out while dampings are chosen; outputs are compared on those."""
 
-CHOICES = "KL(dense || thin) of the outputs, nats a choice, on calibration samples held out"
-NUMBERS = "squared error of the outputs over the dense ones', on calibration samples held out"
+CHOICES = "KL(dense || thin) of the outputs, nats a choice, on every fourth calibration sample"
+NUMBERS = "squared error of the outputs over the dense ones', on every fourth calibration sample"
 
 SURVEYED = 32
 """A survey compares the outputs on one of so many tokens."""
@@ -219,5 +222,6 @@ class Reference:
 
 
 def _over_rows(p: Tensor, log: Tensor) -> float:
-    """sum p log q, all but the first sums in float64: the divergence is the small difference of two of them."""
-    return sum(float(part.sum(dim=-1).sum(dtype=torch.float64)) for part in (p * log).split(PANEL, dim=-1))
+    """The sum of p log q, in float64 but for its first sums: a divergence is a small difference of two."""
+    panels = torch.split(p * log, PANEL, dim=-1)
+    return float(torch.stack([panel.sum(dim=-1).sum(dtype=torch.float64) for panel in panels]).sum())

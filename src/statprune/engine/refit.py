@@ -99,7 +99,7 @@ def refit(
     `steps` are taken at every site in turn; by default `adapt` and `narrow`.
 
     Cost: about three forward passes, for every site a Gram matrix and an elimination, and where there are
-    tokens enough eight passes through its carrier and consumer, there and back. Memory: both streams, one
+    tokens enough five passes through its carrier and consumer, there and back. Memory: both streams, one
     block's dense inputs and outputs, and what one site's carrier is fitted on.
     """
     dense = before_first_block(model, anatomy.blocks, batches)
@@ -126,7 +126,7 @@ def refit(
 def _finish(
     model: PreTrainedModel, anatomy: Anatomy, data: _Data, dense: Stream, thin: Stream, trace: Trace
 ) -> None:
-    """Note how far the outputs are from the dense ones, on samples held out."""
+    """Note how far the outputs are from the dense ones, on every fourth sample."""
     rows = first_of(data.batches, held_out(data.batches), PROBE_TOKENS)
     used = [number for number, each in enumerate(rows) if len(each)]
     if not used:

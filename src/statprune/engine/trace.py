@@ -38,7 +38,7 @@ class Trace:
     damage: str = ""
     """What these two numbers are, in words."""
     divergence: float | None = None
-    """What was measured afterwards, on calibration samples held out; None for methods that do not."""
+    """What was measured afterwards, on every fourth calibration sample; None for methods that do not."""
 
     def add(
         self, site: Site, kept: Sequence[int], relative_error: float, condition: float, rank: int

@@ -206,7 +206,7 @@ def refit_producer(
 
 
 class _Normal:
-    """The matrix of the normal equations: A^T(A(D) B B^T), without the rows' mean where there is a constant."""
+    """The matrix of the normal equations: A^T(A(D) B B^T), rows about their mean if there is a constant."""
 
     def __init__(self, reading: Reading, B: Tensor, *, constant: bool) -> None:
         self._reading, self._constant, self._B = reading, constant, B
@@ -264,7 +264,7 @@ def wide(X: Tensor) -> Tensor:
 def _gram(X: Tensor) -> Tensor:
     """X^T X in float64; products in float32 at least."""
     total = torch.zeros(X.shape[1], X.shape[1], dtype=torch.float64, device=X.device)
-    for part in X.split(ROWS):
+    for part in torch.split(X, ROWS):
         total += wide(part).T @ wide(part)
     return total
 

@@ -122,8 +122,9 @@ def _one_by_one(P: Tensor, M: Tensor, count: int) -> tuple[Tensor, Tensor]:
         M: (few, few) inner products of the rows of B.
         count: how many go.
 
-    With B - P_:j B_j / P_jj after column j has gone, its inner products follow without B itself. Both matrices
-    lose terms of low rank: their diagonals are kept up to date, of the rest only the column that goes is formed.
+    With B - P_:j B_j / P_jj after column j has gone, its inner products follow without B itself. Both
+    matrices lose terms of low rank: their diagonals are kept up to date, of the rest only the column that
+    goes is formed.
     """
     device, dtype = P.device, P.dtype
     p, inner = (each.double().cpu().numpy() for each in (P, M))
