@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from statprune.anatomy.sites import Site, module_at, shape_of
 from statprune.calibration.stream import real_rows
-from statprune.linalg.bilinear import ROWS, Gated, Mixed, Reading, refit_producer
+from statprune.linalg.bilinear import Gated, Mixed, Reading, refit_producer, slices_of
 from statprune.linalg.least_squares import ridge
 from statprune.linalg.moments import MomentSum
 from statprune.surgery.linear import add_to_bias, set_weight, weight_of
@@ -196,8 +196,7 @@ def improve(block: nn.Module, site: Site, kept: Tensor, notes: Notes) -> None:
     set_weight(carrier, W)
     total = MomentSum(Z.shape[1], B.shape[1], constant=constant, device=Z.device)
     d = D.to(reading.dtype)
-    for start in range(0, len(Z), ROWS):
-        rows = slice(start, start + ROWS)
+    for rows in slices_of(reading):
         moved = reading.products(d, rows).float()
         total.update(Z[rows] + moved, torch.addmm(missing[rows], moved, B, alpha=-1))
     left = total.moments()

@@ -98,7 +98,7 @@ class Gated:
     @cached_property
     def _sum(self) -> Tensor:
         """S^T X, (units, inputs)."""
-        parts = ((wide(self.S[rows]), wide(self.X[rows])) for rows in _slices(self))
+        parts = ((wide(self.S[rows]), wide(self.X[rows])) for rows in slices_of(self))
         return torch.stack([s.T @ x for s, x in parts]).sum(dim=0)
 
     def second_moment(self, rows: slice) -> Tensor:
@@ -217,7 +217,7 @@ class _Normal:
         reading, d = self._reading, D.to(self._reading.dtype)
         total = torch.zeros_like(D)
         mean = D.new_zeros(self._B.shape[0])
-        for rows in _slices(reading):
+        for rows in slices_of(reading):
             read = reading.products(d, rows)
             if self._constant:
                 mean += read.sum(dim=0, dtype=D.dtype) / reading.rows
@@ -232,10 +232,10 @@ class _Normal:
 def _first_gradient(reading: Reading, B: Tensor, missing: Tensor, *, constant: bool) -> Tensor:
     """A^T(missing B^T), (units * width, inputs) in the dtype of B."""
     b = B.T.to(reading.dtype)
-    mean = missing.mean(dim=0) if constant else torch.zeros_like(missing[:0].sum(dim=0))
+    mean = missing.mean(dim=0) if constant else missing.new_zeros(missing.shape[1])
     parts = (
         reading.transposed((missing[rows] - mean).to(b.dtype) @ b, rows).to(B.dtype)
-        for rows in _slices(reading)
+        for rows in slices_of(reading)
     )
     total = next(parts)
     for part in parts:
@@ -269,7 +269,8 @@ def _gram(X: Tensor) -> Tensor:
     return total
 
 
-def _slices(reading: Reading) -> list[slice]:
+def slices_of(reading: Reading) -> list[slice]:
+    """All rows, ROWS at a time."""
     return [slice(start, start + ROWS) for start in range(0, reading.rows, ROWS)]
 
 
