@@ -13,7 +13,10 @@ from statprune.anatomy.sites import module_at
 from statprune.surgery.cut import cut
 from statprune.surgery.linear import weight_of
 
-MODEL_TYPES = tuple(name for entry in ARCHITECTURES for name in entry.model_types)
+REFUSED = ("albert",)
+"""Types whose entry says why nothing of them can be pruned."""
+
+MODEL_TYPES = tuple(name for entry in ARCHITECTURES for name in entry.model_types if name not in REFUSED)
 
 _VOCABULARY = 64
 _LLAMA: dict[str, Any] = {
@@ -31,11 +34,23 @@ _BERT: dict[str, Any] = {
     "num_attention_heads": 4,
     "max_position_embeddings": 64,
 }
+_BART: dict[str, Any] = {
+    "d_model": 32,
+    "encoder_layers": 3,
+    "decoder_layers": 3,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 40,
+    "decoder_ffn_dim": 40,
+}
 _SIZES: dict[str, dict[str, Any]] = {
     "llama": _LLAMA,
     "mistral": {**_LLAMA, "sliding_window": None},
     "qwen2": _LLAMA,
     "qwen3": {**_LLAMA, "head_dim": 8},
+    "gemma2": {**_LLAMA, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 8},
+    "gemma3_text": {**_LLAMA, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 8},
+    "phi3": _LLAMA,
     "opt": {
         "hidden_size": 32,
         "ffn_dim": 40,
@@ -45,26 +60,85 @@ _SIZES: dict[str, dict[str, Any]] = {
         "word_embed_proj_dim": 32,
     },
     "gpt2": {"n_embd": 32, "n_inner": 40, "n_layer": 3, "n_head": 4, "n_positions": 64},
+    "gpt_neo": {
+        "hidden_size": 32,
+        "intermediate_size": 40,
+        "num_layers": 3,
+        "num_heads": 4,
+        "max_position_embeddings": 64,
+        "attention_types": [[["global", "local", "global"], 1]],
+        "window_size": 8,
+    },
+    "gpt_neox": _BERT,
     "bert": _BERT,
+    "electra": {**_BERT, "embedding_size": 16},
     "roberta": {**_BERT, "max_position_embeddings": 66},
     "distilbert": {"dim": 32, "hidden_dim": 40, "n_layers": 3, "n_heads": 4, "max_position_embeddings": 64},
+    "deberta-v2": {
+        **_BERT,
+        "relative_attention": True,
+        "pos_att_type": ["c2p", "p2c"],
+        "share_att_key": False,
+        "position_buckets": 8,
+    },
+    "modernbert": {**_BERT, "local_attention": 8},
+    "vit": {**_BERT, "image_size": 12, "patch_size": 4, "max_position_embeddings": None, "num_labels": 5},
+    "bart": {**_BART, "max_position_embeddings": 64, "decoder_start_token_id": 2},
+    "whisper": {
+        **_BART,
+        "num_mel_bins": 4,
+        "max_source_positions": 10,
+        "max_target_positions": 64,
+        "decoder_start_token_id": 2,
+    },
+    "t5": {
+        "d_model": 32,
+        "d_ff": 40,
+        "d_kv": 8,
+        "num_layers": 3,
+        "num_heads": 4,
+        "feed_forward_proj": "gated-gelu",
+        "decoder_start_token_id": 1,
+    },
 }
-_HEADS = {"opt": "OPTForCausalLM", "gpt2": "GPT2LMHeadModel"}
+_HEADS = {
+    "opt": "OPTForCausalLM",
+    "gpt2": "GPT2LMHeadModel",
+    "gemma3_text": "Gemma3ForCausalLM",
+    "vit": "ViTForImageClassification",
+    "bart": "BartForConditionalGeneration",
+    "whisper": "WhisperForConditionalGeneration",
+    "t5": "T5ForConditionalGeneration",
+}
 _PREFIXES = {
     "llama": "Llama",
     "mistral": "Mistral",
     "qwen2": "Qwen2",
     "qwen3": "Qwen3",
+    "gemma2": "Gemma2",
+    "gemma3_text": "Gemma3Text",
+    "phi3": "Phi3",
     "opt": "OPT",
     "gpt2": "GPT2",
+    "gpt_neo": "GPTNeo",
+    "gpt_neox": "GPTNeoX",
     "bert": "Bert",
+    "electra": "Electra",
     "roberta": "Roberta",
     "distilbert": "DistilBert",
+    "deberta-v2": "DebertaV2",
+    "modernbert": "ModernBert",
+    "vit": "ViT",
+    "bart": "Bart",
+    "whisper": "Whisper",
+    "t5": "T5",
 }
 
 
 def tiny_model(model_type: str, *, head: str | None = None, seed: int = 0, **config: Any) -> PreTrainedModel:
     """A random model in fp32 and eval mode: 3 blocks, hidden 32, 4 heads of 8 columns, 40 neurons, 64 words.
+
+    Of an encoder with a decoder, both have 3 blocks.
 
     Args:
         model_type: one that has an entry.
@@ -90,15 +164,21 @@ def tiny_model(model_type: str, *, head: str | None = None, seed: int = 0, **con
 def tiny_batch(
     model: PreTrainedModel, *, rows: int = 2, length: int = 12, seed: int = 0
 ) -> dict[str, Tensor]:
-    """Random tokens for `model`, without padding."""
+    """Random inputs for `model`, without padding; an image has 10 tokens, whatever the length."""
     generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(3, model.config.vocab_size, (rows, length), generator=generator)
+    ids = torch.randint(3, getattr(model.config, "vocab_size", 4), (rows, length), generator=generator)
     if "MultipleChoice" in type(model).__name__:
         ids = ids[:, None, :].repeat(1, 2, 1)
-    return {
-        "input_ids": ids.to(model.device),
-        "attention_mask": torch.ones_like(ids).to(model.device),
-    }
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if model.main_input_name != "input_ids":
+        shape = (3, 12, 12) if model.main_input_name == "pixel_values" else (4, 20)
+        content = torch.randn((rows, *shape), generator=generator).to(model.dtype)
+        mask = torch.ones((rows, 10), dtype=torch.int64)
+        batch = {model.main_input_name: content, "attention_mask": mask}
+    if model.config.is_encoder_decoder:
+        batch["decoder_input_ids"] = ids.flip(1)
+        batch["decoder_attention_mask"] = torch.ones_like(ids)
+    return {name: value.to(model.device) for name, value in batch.items()}
 
 
 def random_cut(model: PreTrainedModel, kept: Mapping[str, Sequence[int]]) -> PreTrainedModel:
@@ -114,7 +194,7 @@ def random_cut(model: PreTrainedModel, kept: Mapping[str, Sequence[int]]) -> Pre
         units = torch.tensor(sorted(kept[site.name]), dtype=torch.int64)
         columns = site.columns_of(units)
         weight = weight_of(module_at(block, site.consumer))
-        cut(anatomy.entry, block, site, units, weight[:, columns.to(weight.device)].clone())
+        cut(block, site, units, weight[:, columns.to(weight.device)].clone())
     return model
 
 
@@ -130,18 +210,21 @@ def uniform_cut(model: PreTrainedModel, *, heads: bool = False) -> PreTrainedMod
 
 
 def uneven_cut(model: PreTrainedModel) -> PreTrainedModel:
-    """Other widths in every block: block 0 loses units of both kinds, block 1 neurons, block 2 heads."""
-    sites = {site.name: site for site in anatomy_of(model).sites}
-    heads = range(sites["blocks.0.attention"].units)
-    return random_cut(
-        model,
-        {
-            "blocks.0.attention": heads[1:],
-            "blocks.0.feed_forward": range(3, 20),
-            "blocks.1.feed_forward": range(0, 40, 2),
-            "blocks.2.attention": heads[:1],
-        },
-    )
+    """Other widths in every block: block 0 loses units of both kinds, block 1 neurons, block 2 heads.
+
+    In each stack; of cross-attention, block 1 loses all units but one, and block 2 one.
+    """
+    anatomy = anatomy_of(model)
+    kept: dict[str, Sequence[int]] = {}
+    for site in anatomy.sites:
+        units = range(site.units)
+        by_block = {
+            "attention": (units[1:], units, units[:1]),
+            "cross_attention": (units, units[:1], units[1:]),
+            "feed_forward": (range(3, 20), range(0, 40, 2), units),
+        }
+        kept[site.name] = by_block[site.part][site.block % 3]
+    return random_cut(model, kept)
 
 
 @torch.no_grad()

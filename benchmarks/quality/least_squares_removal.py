@@ -20,7 +20,8 @@ from transformers import PreTrainedModel
 from statprune.anatomy.lookup import Anatomy
 from statprune.budget.allocate import Budget
 from statprune.budget.plan import Plan
-from statprune.calibration.stream import Batch, advance, before_first_block
+from statprune.calibration.batches import Batch
+from statprune.calibration.stream import advance, before_first_block
 from statprune.engine.measure import consumer_weight, through_block
 from statprune.linalg.gram import Gram
 from statprune.surgery.cut import cut
@@ -52,7 +53,7 @@ def least_squares(
     in between.
     """
     plan = uniform_plan(anatomy.sites, budget)
-    stream = before_first_block(model, anatomy.blocks, batches)
+    stream = before_first_block(model, anatomy, batches)
     for index, block in enumerate(anatomy.blocks):
         for site in anatomy.sites_of_block(index):
             if plan[site] == site.units:
@@ -61,7 +62,7 @@ def least_squares(
             gram = seen[site.name].matrix
             weight = consumer_weight(site, block).to(gram.device)
             kept, weight = remove_units(weight, gram, unit=site.columns, count=plan[site])
-            cut(anatomy.entry, block, site, kept, weight)
+            cut(block, site, kept, weight)
         advance(stream, block, index)
     return plan
 

@@ -16,7 +16,8 @@ from statprune.anatomy.lookup import Anatomy
 from statprune.anatomy.sites import Site, module_at
 from statprune.budget.allocate import Budget
 from statprune.budget.plan import Plan
-from statprune.calibration.stream import Batch, Stream, advance, before_first_block
+from statprune.calibration.batches import Batch
+from statprune.calibration.stream import Stream, advance, before_first_block
 from statprune.engine.measure import consumer_weight
 from statprune.linalg.gram import CrossGram, Gram
 from statprune.linalg.least_squares import ridge
@@ -58,7 +59,7 @@ def mask_tuning(
     """
     plan = uniform_plan(anatomy.sites, budget)
     after_norm = anatomy.entry.kind == "encoder" or not getattr(model.config, "do_layer_norm_before", True)
-    dense = before_first_block(model, anatomy.blocks, batches)
+    dense = before_first_block(model, anatomy, batches)
     thin = staying(dense)
     for index, block in enumerate(anatomy.blocks):
         sites = anatomy.sites_of_block(index)

@@ -16,14 +16,15 @@ from statprune.anatomy.lookup import Anatomy
 from statprune.anatomy.sites import Site, module_at
 from statprune.budget.allocate import Budget
 from statprune.budget.plan import Plan
-from statprune.calibration.stream import Batch, advance, before_first_block
+from statprune.calibration.batches import Batch
+from statprune.calibration.stream import advance, before_first_block
 from statprune.engine.measure import consumer_weight, through_block
 from statprune.errors import BudgetError
 from statprune.surgery.linear import weight_of
 
 from .least_squares_removal import least_squares
 from .mask_tuning import mask_tuning
-from .widths import all_units, keep_uncorrected, per_unit, staying, strongest, uniform_plan, uniform_widths
+from .widths import keep_uncorrected, per_unit, staying, strongest, uniform_plan, uniform_widths
 
 __all__ = ["PEERS", "flap", "magnitude", "random_units", "uniform_widths", "wanda_sp"]
 
@@ -99,8 +100,9 @@ def weight_norms(site: Site, block: nn.Module) -> Tensor:
     squares = per_unit(consumer_weight(site, block).square().sum(dim=0), site)
     for producer in site.producers:
         rows = weight_of(module_at(block, producer.path)).double().square().sum(dim=1)
-        own = rows[producer.rows_of(all_units(site).to(rows.device))]
-        squares += own.reshape(len(producer.offsets), site.units, producer.rows).sum(dim=(0, 2))
+        for section in producer.sections:
+            own = rows[section.offset : section.offset + site.units * section.rows]
+            squares += own.reshape(site.units, section.rows).sum(dim=1)
     return squares.sqrt()
 
 
@@ -119,7 +121,7 @@ def wanda_sp(
     FLAP's code a block's norms come from the model pruned so far, both its sites read before either is cut.
     """
     plan = uniform_plan(anatomy.sites, budget)
-    stream = before_first_block(model, anatomy.blocks, batches)
+    stream = before_first_block(model, anatomy, batches)
     for index, block in enumerate(anatomy.blocks):
         sites = anatomy.sites_of_block(index)
         seen = through_block(staying(stream), block, index, sites, Moments)
@@ -163,7 +165,7 @@ def flap(
     where it updates a running mean sequence by sequence; and, with grouped queries, which it does not know,
     in scoring a group over all its columns.
     """
-    stream = before_first_block(model, anatomy.blocks, batches)
+    stream = before_first_block(model, anatomy, batches)
     seen: dict[str, Moments] = {}
     for index, block in enumerate(anatomy.blocks):
         seen |= through_block(stream, block, index, anatomy.sites_of_block(index), Moments)

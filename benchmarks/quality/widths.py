@@ -61,7 +61,7 @@ def keep_uncorrected(
     block = anatomy.blocks[site.block]
     weight = weight_of(module_at(block, site.consumer))
     columns = site.columns_of(kept.to(weight.device))
-    cut(anatomy.entry, block, site, kept, weight[:, columns])
+    cut(block, site, kept, weight[:, columns])
 
 
 def staying(stream: Stream) -> Stream:

@@ -67,8 +67,8 @@ def open_model(
     return Opened(model, tokenizer, None, folder, f"{type(model).__name__} in memory")
 
 
-def context_length(opened: Opened) -> int:
-    """The longest input, in tokens, that the model's positions allow."""
+def context_length(opened: Opened) -> int | None:
+    """The longest input, in tokens, that the model's positions allow; None where they have no limit."""
     config = opened.model.config
     entry = entry_for(config.model_type)
     if entry is not None:
@@ -82,7 +82,7 @@ def sequence_length(opened: Opened, asked: int | None) -> int:
     Raises:
         DataError: more was asked than the context, or fewer than 2.
     """
-    positions = context_length(opened)
+    positions = context_length(opened) or LONGEST_DEFAULT
     limit = min(positions, getattr(opened.tokenizer, "model_max_length", None) or positions)
     if asked is not None and not 2 <= asked <= limit:
         whose = "this model" if limit == positions else "the tokenizer (model_max_length)"

@@ -61,10 +61,10 @@ def inspect(model: PreTrainedModel | str | Path) -> Inspection:
     name = str(model) if isinstance(model, str | Path) else type(model).__name__
     opened = skeleton(model) if isinstance(model, str | Path) else model
     anatomy = anatomy_of(opened)
-    context = min(LONGEST_DEFAULT, context_of(anatomy.entry, opened.config))
+    context = min(LONGEST_DEFAULT, context_of(anatomy.entry, opened.config) or LONGEST_DEFAULT)
     total = sum(parameter.numel() for parameter in opened.parameters())
     prunable = Cost("params", context).dense(anatomy.sites)
-    inside = sum(parameter.numel() for parameter in anatomy.blocks.parameters())
+    inside = sum(parameter.numel() for block in anatomy.blocks for parameter in block.parameters())
     return Inspection(
         model=name,
         model_type=opened.config.model_type,
@@ -114,7 +114,7 @@ def _unit(kind: SiteKind, group: int) -> str:
 def _uniform_heads(anatomy: Anatomy, model_type: str) -> str:
     """Whether fewer heads, the same in every block, can be said in this family's own config."""
     entry = anatomy.entry
-    if entry.widths.head_dim is None:
+    if any(run.stack.widths.head_dim is None for run in anatomy.runs):
         return "need this package or trust_remote_code to load: the config has no head size of its own"
     if model_type in entry.reencode:
         other = entry.reencode[model_type]

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from statprune import measurement as measurements
 from statprune.budget.plan import Plan
 from statprune.budget.restrictions import Restrictions
-from statprune.calibration.stream import Batch
+from statprune.calibration.batches import Batch
 from statprune.engine.divergence import (
     HOLD_OUT,
     Probe,

@@ -179,7 +179,7 @@ def _drawn(opened: Opened, anatomy: Anatomy, recipe: Recipe, data: Any, seq_len:
     if are_batches(data):
         samples = given(data)
         longest, positions = samples.protocol["seq_len"], context_length(opened)
-        if longest > positions:
+        if positions is not None and longest > positions:
             raise DataError(f"the batches hold rows of {longest} tokens; this model reads {positions}.")
         return samples
     draw = windows if anatomy.entry.kind == "decoder" else sentences

@@ -29,7 +29,7 @@ def batches_of(model: Any) -> list[dict[str, Tensor]]:
 
 
 def walked(model: Any, batches: list[dict[str, Tensor]], blocks: int) -> Stream:
-    stream = before_first_block(model, anatomy_of(model).blocks, batches)
+    stream = before_first_block(model, anatomy_of(model), batches)
     for index in range(blocks):
         advance(stream, anatomy_of(model).blocks[index], index)
     return stream

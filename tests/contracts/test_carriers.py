@@ -11,15 +11,19 @@ from statprune.engine.carriers import Observer
 from statprune.surgery.linear import weight_of
 from tests.tiny import MODEL_TYPES, tiny_batch, tiny_model
 
+OTHER_KERNELS = ("gemma2", "gpt_neo", "deberta-v2")
+"""Their attention is not torch's kernel; nothing is known of it, and nothing noted."""
+
 
 def read(model, block: nn.Module, site: Site, batch: dict[str, Tensor]) -> Tensor:
-    stream = before_first_block(model, anatomy_of(model).blocks, [batch])
+    stream = before_first_block(model, anatomy_of(model), [batch])
     return next(until(stream, block, 0, site.consumer))[site.consumer]
 
 
 def padded(model) -> dict[str, Tensor]:
     batch = tiny_batch(model, rows=5, length=9, seed=4)
-    batch["attention_mask"][1:3, 6:] = 0
+    if "input_ids" in batch:
+        batch["attention_mask"][1:3, 6:] = 0
     return batch
 
 
@@ -33,11 +37,11 @@ def test_a_unit_alone_moves_with_its_rows(model_type: str) -> None:
             continue
         linear = module_at(block, site.carrier.path)
         rows = site.carrier.rows_of(site.units)
-        unit = range(rows.start + site.carrier.rows, rows.start + 2 * site.carrier.rows)
+        unit = rows[site.carrier.rows : 2 * site.carrier.rows]
         before = read(model, block, site, batch)
-        weight_of(linear)[list(unit)] *= 3
+        weight_of(linear)[unit] *= 3
         if linear.bias is not None:
-            linear.bias[list(unit)] *= 3
+            linear.bias[unit] *= 3
         wanted = before.clone()
         wanted[:, site.columns_of(torch.tensor([1]))] *= 3
         torch.testing.assert_close(read(model, block, site, batch), wanted)
@@ -49,7 +53,7 @@ def test_what_is_noted_reproduces_what_the_consumer_reads(model_type: str, monke
     monkeypatch.setattr("statprune.engine.carriers.product_dtype", lambda device: torch.float32)
     model = tiny_model(model_type)
     anatomy, batches = anatomy_of(model), [padded(model), padded(model)]
-    block, stream = anatomy.blocks[0], before_first_block(model, anatomy.blocks, batches)
+    block, stream = anatomy.blocks[0], before_first_block(model, anatomy, batches)
     for site in anatomy.sites_of_block(0):
         if site.carrier is None:
             continue
@@ -57,6 +61,9 @@ def test_what_is_noted_reproduces_what_the_consumer_reads(model_type: str, monke
         with observer.watching():
             for number, seen in enumerate(until(stream, block, 0, site.consumer)):
                 observer.take(seen[site.consumer], seen[site.consumer], stream.real[number])
+        if site.kind == "attention" and model_type in OTHER_KERNELS:
+            assert not observer.notes.read
+            continue
         kept = torch.arange(1, site.units)
         reading = observer.notes.reading(site, kept)
         linear = module_at(block, site.carrier.path)

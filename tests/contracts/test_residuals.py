@@ -4,15 +4,19 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from statprune.anatomy.lookup import anatomy_of
+from statprune.anatomy.parts import BLOCK
 from statprune.anatomy.sites import module_at
+from statprune.calibration.batches import inputs_of
 from tests.tiny import MODEL_TYPES, tiny_batch, tiny_model
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((model_type, {}) for model_type in MODEL_TYPES),
     ("opt", {"do_layer_norm_before": False}),
+    ("gpt_neox", {"use_parallel_residual": False}),
+    ("t5", {"feed_forward_proj": "relu"}),
 ]
 
 
@@ -21,7 +25,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 def test_the_block_goes_on_with_residual_plus_output(model_type: str, options: dict[str, Any]) -> None:
     model = tiny_model(model_type, **options)
     anatomy = anatomy_of(model)
-    block = anatomy.blocks[1]
+    number = anatomy.runs[-1].start + 1
+    block = anatomy.blocks[number]
     seen: dict[Any, Tensor] = {}
     sums: list[Tensor] = []
 
@@ -30,28 +35,33 @@ def test_the_block_goes_on_with_residual_plus_output(model_type: str, options: d
 
     hooks = [
         block.register_forward_pre_hook(
-            lambda _, a, k: reads("")(_, a or (k["hidden_states"],)), with_kwargs=True
+            lambda _, a, k: reads(BLOCK)(_, a or (k["hidden_states"],)), with_kwargs=True
         )
     ]
-    for site in anatomy.sites_of_block(1):
+    for site in anatomy.sites_of_block(number):
         consumer = module_at(block, site.consumer)
         hooks.append(
             consumer.register_forward_hook(
                 lambda _, __, out, name=site.name: seen.__setitem__(name, out.reshape(-1, out.shape[-1]))
             )
         )
-        if site.residual is not None:
-            hooks.append(module_at(block, site.residual).register_forward_pre_hook(reads(site.residual)))
+        hooks += [
+            module_at(block, path).register_forward_pre_hook(reads(path)) for path in site.residual if path
+        ]
     for module in block.modules():
-        if isinstance(module, nn.LayerNorm) or "RMSNorm" in type(module).__name__:
+        if "Norm" in type(module).__name__:
             hooks.append(module.register_forward_pre_hook(lambda _, inputs: sums.append(inputs[0])))
     hooks.append(
         block.register_forward_hook(lambda _, __, out: sums.append(out[0] if isinstance(out, tuple) else out))
     )
-    model(**tiny_batch(model))
+    model(**inputs_of(model, tiny_batch(model)))
     for hook in hooks:
         hook.remove()
-    for site in anatomy.sites_of_block(1):
-        whole = seen[site.residual or ""] + seen[site.name]
+    perceptrons = [site for site in anatomy.sites_of_block(number) if site.kind == "feed_forward"]
+    for site in anatomy.sites_of_block(number):
+        if site.kind == "attention" and any(BLOCK in each.residual for each in perceptrons):
+            continue  # the perceptron's output is added at once
+        # Where it is added to nothing that the entry names, a norm reads it as it is.
+        whole = sum((seen[path] for path in site.residual), seen[site.name])
         gone_on = [each.reshape(-1, each.shape[-1]) for each in sums if each.shape[-1] == whole.shape[-1]]
         assert any(torch.allclose(whole, each, atol=1e-6) for each in gone_on), site.name

@@ -38,7 +38,7 @@ def test_the_divergence_by_hand(family: str, head: str, options: dict[str, Any])
     )
     finals = []
     for each in (model, other):
-        stream = before_first_block(each, anatomy_of(each).blocks, [batch])
+        stream = before_first_block(each, anatomy_of(each), [batch])
         for index, block in enumerate(anatomy_of(each).blocks):
             advance(stream, block, index)
         finals.append(stream.hidden)

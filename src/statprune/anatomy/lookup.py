@@ -9,25 +9,64 @@ from transformers.pytorch_utils import Conv1D
 
 from statprune.anatomy.decoders import DECODERS
 from statprune.anatomy.draft import draft_entry
+from statprune.anatomy.encoder_decoders import ENCODER_DECODERS
 from statprune.anatomy.encoders import ENCODERS
-from statprune.anatomy.parts import Architecture
-from statprune.anatomy.sites import Site, module_at, shape_of, sites_of
+from statprune.anatomy.parts import Architecture, Stack, Unprunable
+from statprune.anatomy.sites import Place, Site, feed_forward_of, module_at, sites_of
 from statprune.errors import ModelError, UnknownArchitectureError
 
-ARCHITECTURES: tuple[Architecture, ...] = DECODERS + ENCODERS
+ARCHITECTURES: tuple[Architecture, ...] = DECODERS + ENCODERS + ENCODER_DECODERS
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A stack of a model: its blocks, in order, the first of which is number `start` over all stacks."""
+
+    stack: Stack
+    blocks: nn.ModuleList
+    start: int
+
+    @property
+    def end(self) -> int:
+        """The number behind its last block's."""
+        return self.start + len(self.blocks)
 
 
 @dataclass(frozen=True, eq=False)
 class Anatomy:
-    """A model's entry, its blocks in order, and all its sites: attention before feed-forward in each."""
+    """A model's entry, its stacks, and all its sites: in each block in the order in which it runs them."""
 
     entry: Architecture
-    blocks: nn.ModuleList
+    runs: tuple[Run, ...]
     sites: tuple[Site, ...]
+
+    @property
+    def blocks(self) -> tuple[nn.Module, ...]:
+        """The blocks of all stacks, in the order in which they run."""
+        return tuple(block for run in self.runs for block in run.blocks)
+
+    def stack_of(self, site: Site) -> Stack:
+        """The stack that the site's block is in."""
+        return next(run.stack for run in self.runs if run.start <= site.block < run.end)
 
     def sites_of_block(self, index: int) -> tuple[Site, ...]:
         """The sites of one block."""
         return tuple(site for site in self.sites if site.block == index)
+
+    def kept_whole(self) -> dict[str, str]:
+        """Parts of blocks that no site narrows, as in "decoder: cross-attention", each with the reason."""
+        found = {}
+        for run in self.runs:
+            stack = run.stack
+            forward = feed_forward_of(stack, run.blocks[0])
+            for part, each in (
+                ("attention", stack.attention),
+                ("cross-attention", stack.cross_attention),
+                ("feed-forward", forward),
+            ):
+                if isinstance(each, Unprunable):
+                    found[f"{stack.name}: {part}"] = each.reason
+        return found
 
 
 def entry_for(model_type: str) -> Architecture | None:
@@ -35,15 +74,16 @@ def entry_for(model_type: str) -> Architecture | None:
     return next((entry for entry in ARCHITECTURES if model_type in entry.model_types), None)
 
 
-def head_dim_of(entry: Architecture, config: Any) -> int:
+def head_dim_of(stack: Stack, config: Any) -> int:
     """Columns per head: from the config where it says so, else hidden size / heads of the dense model."""
-    named = getattr(config, entry.widths.head_dim, None) if entry.widths.head_dim else None
-    return int(named or config.hidden_size // getattr(config, entry.widths.heads))
+    named = getattr(config, stack.widths.head_dim, None) if stack.widths.head_dim else None
+    return int(named or config.hidden_size // getattr(config, stack.widths.heads))
 
 
-def context_of(entry: Architecture, config: Any) -> int:
-    """The longest input, in tokens, that the model's positions allow."""
-    return int(getattr(config, entry.context.name)) - entry.context.reserved
+def context_of(entry: Architecture, config: Any) -> int | None:
+    """The longest input, in tokens, that the model's positions allow; None where they have no limit."""
+    name = entry.context.name
+    return None if name is None else int(getattr(config, name)) - entry.context.reserved
 
 
 def anatomy_of(model: PreTrainedModel) -> Anatomy:
@@ -62,19 +102,28 @@ def anatomy_of(model: PreTrainedModel) -> Anatomy:
             f"A draft of its entry, to be checked and completed:\n{draft_entry(model)}"
         )
     _refuse_unusable(model, entry)
+    runs: list[Run] = []
+    sites: list[Site] = []
     try:
-        blocks = module_at(model.base_model, entry.blocks)
-        sites = tuple(
-            site
-            for index, block in enumerate(blocks)
-            for site in sites_of(entry, block, index, _units(entry, config, block, index), config)
-        )
-    except AttributeError as error:
+        for stack in entry.stacks:
+            start = runs[-1].end if runs else 0
+            run = Run(stack, module_at(model.base_model, stack.blocks), start)
+            head_dim = head_dim_of(stack, config)
+            for index, block in enumerate(run.blocks):
+                place = Place(start + index, f"{stack.name}.{index}")
+                found = tuple(sites_of(stack, block, place, head_dim, config))
+                _check_linears(block, found, place)
+                sites += found
+            runs.append(run)
+    except (AttributeError, ValueError) as error:
         raise ModelError(
             f"{type(model).__name__} differs from the entry for '{config.model_type}': {error}. "
             f"Adapters and custom layers must be merged or removed first."
         ) from error
-    return Anatomy(entry, blocks, sites)
+    if not sites:
+        reasons = dict.fromkeys(Anatomy(entry, tuple(runs), ()).kept_whole().values())
+        raise ModelError(f"a '{config.model_type}' cannot be pruned: {'; '.join(reasons)}.")
+    return Anatomy(entry, tuple(runs), tuple(sites))
 
 
 def _refuse_unusable(model: PreTrainedModel, entry: Architecture) -> None:
@@ -93,32 +142,12 @@ def _refuse_unusable(model: PreTrainedModel, entry: Architecture) -> None:
             raise ModelError(f"this '{config.model_type}' cannot be pruned: {reason} ({attribute}={value}).")
 
 
-def _units(entry: Architecture, config: Any, block: nn.Module, index: int) -> dict[str, int]:
-    attention, forward = entry.attention, entry.feed_forward
-    paths = [attention.query, attention.key, attention.value, attention.out, forward.up, forward.down]
-    for path in paths if forward.gate is None else [*paths, forward.gate]:
-        _check_linear(module_at(block, path), f"blocks.{index}: {path}")
-    rows = {path: shape_of(module_at(block, path))[0] for path in paths}
-    head_dim = head_dim_of(entry, config)
-    stacked = 3 if attention.fused else 1
-    heads, kv_heads = rows[attention.query] // stacked // head_dim, rows[attention.key] // stacked // head_dim
-    read = shape_of(module_at(block, attention.out))[1]
-    if kv_heads == 0 or heads % kv_heads or heads * head_dim != read:
-        raise ModelError(
-            f"blocks.{index}: {heads} heads of {head_dim} columns in {kv_heads} groups do not make the "
-            f"{read} columns that {attention.out} reads. The config does not describe these weights."
-        )
-    neurons = rows[forward.up]
-    if neurons != shape_of(module_at(block, forward.down))[1]:
-        raise ModelError(
-            f"blocks.{index}: {forward.up} makes {neurons} neurons; {forward.down} reads others."
-        )
-    return {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim, "neurons": neurons}
-
-
-def _check_linear(linear: Any, place: str) -> None:
-    if type(linear) not in (nn.Linear, Conv1D):
-        raise ModelError(
-            f"{place} is a {type(linear).__name__}, not a plain Linear or Conv1D. "
-            f"Dequantise it, or merge its adapter, first."
-        )
+def _check_linears(block: nn.Module, sites: tuple[Site, ...], place: Place) -> None:
+    for site in sites:
+        for path in (*(producer.path for producer in site.producers), site.consumer):
+            linear = module_at(block, path)
+            if type(linear) not in (nn.Linear, Conv1D):
+                raise ModelError(
+                    f"{place.name}: {path} is a {type(linear).__name__}, not a plain Linear or Conv1D. "
+                    f"Dequantise it, or merge its adapter, first."
+                )

@@ -9,44 +9,70 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["decoder", "encoder"]
+Kind = Literal["decoder", "encoder", "encoder-decoder"]
 SiteKind = Literal["attention", "feed_forward"]
 Quantity = Literal["heads", "kv_heads", "head_columns", "neurons"]
+Order = Literal["concatenated", "interleaved"]
+
+BLOCK = ""
+"""As a residual: what the block itself reads."""
 
 
 @dataclass(frozen=True)
 class Attention:
-    """Self-attention: query, key and value produce what `out` reads.
+    """Query, key and value produce what `out` reads.
 
-    `fused` marks a query, key and value that share one weight, stacked in that order (all queries, then all
-    keys, then all values); the three paths are then the same.
+    `fused` is for a query, key and value that share one weight, the three paths being the same:
+    "concatenated" stacks all queries, then all keys, then all values; "interleaved" the query, key and value
+    of one head, then those of the next.
 
-    `follows` names attributes that a block reads at run time and that must follow its head count.
+    `besides` names further producers that have rows for every head, where the block has them.
+
+    `follows` names attributes that a block reads at run time and that must follow its head count. One of a
+    config that blocks share becomes the block's own.
+
+    `residual` names the modules whose inputs add up to the hidden state to which `out`'s output is added
+    (`BLOCK`: what the block reads); none where a norm lies between, so that outputs do not add up.
     """
 
     query: str
     key: str
     value: str
     out: str
-    fused: bool = False
+    fused: Order | None = None
+    besides: tuple[str, ...] = ()
     follows: Mapping[str, Quantity] = field(default_factory=dict)
+    residual: tuple[str, ...] = (BLOCK,)
 
 
 @dataclass(frozen=True)
 class FeedForward:
     """A two-layer perceptron, with a gate or without: `down` reads act(gate) * up, or act(up).
 
-    `residual` is the module that reads the hidden state to which `down`'s output is added: the norm in front
-    of the perceptron, or, where the norm comes behind, the perceptron's first part. (Attention's output is
-    added to what the block reads.) `residual_unless` is for families that put the norm in front or behind: a
-    config attribute, and the module where that attribute is false.
+    Where `gate` and `up` are the same path, that weight holds the gate's rows, then up's.
+
+    `residual` as in `Attention`: the norm in front of the perceptron, or, where the norm comes behind, the
+    perceptron's first part. `residual_unless` is for families that do it in two ways: a config attribute, and
+    the modules where that attribute is false.
     """
 
     up: str
     down: str
-    residual: str
+    residual: tuple[str, ...]
     gate: str | None = None
-    residual_unless: tuple[str, str] | None = None
+    residual_unless: tuple[str, tuple[str, ...]] | None = None
+
+    @property
+    def fused(self) -> bool:
+        """Whether gate and up are one weight."""
+        return self.gate == self.up
+
+
+@dataclass(frozen=True)
+class Unprunable:
+    """A part that stays whole, and the reason that the user is shown."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -65,10 +91,33 @@ class Widths:
 
 
 @dataclass(frozen=True)
-class Context:
-    """Where the config keeps the longest input, and how many of those positions are not for tokens."""
+class Stack:
+    """Blocks of one kind, one after the other.
 
-    name: str = "max_position_embeddings"
+    `name` begins the names of their sites. `extras` is how many values a block returns behind its hidden
+    state, in a tuple; 0 where it returns the hidden state alone. `carried` says that the first block's extras
+    are arguments of the blocks behind it. Several `feed_forward` are alternatives: the first one whose parts
+    the block has is meant.
+    """
+
+    blocks: str
+    widths: Widths
+    attention: Attention | Unprunable
+    feed_forward: FeedForward | Unprunable | tuple[FeedForward, ...]
+    cross_attention: Attention | Unprunable | None = None
+    name: str = "blocks"
+    extras: int = 0
+    carried: bool = False
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where the config keeps the longest input, and how many of those positions are not for tokens.
+
+    `name` is None where positions have no limit.
+    """
+
+    name: str | None = "max_position_embeddings"
     reserved: int = 0
 
 
@@ -76,16 +125,15 @@ class Context:
 class Architecture:
     """One family of models.
 
+    `stacks` are in the order in which they run; a later one reads the earlier ones' outputs.
+
     `reencode` maps a model type whose config refuses head counts that do not divide the hidden size to a
     model type with the same weights, names and arithmetic that accepts them.
     """
 
     model_types: tuple[str, ...]
     kind: Kind
-    blocks: str
-    attention: Attention
-    feed_forward: FeedForward
-    widths: Widths
+    stacks: tuple[Stack, ...]
     context: Context = Context()
     reencode: Mapping[str, str] = field(default_factory=dict)
     refuse: Mapping[str, str] = field(default_factory=dict)

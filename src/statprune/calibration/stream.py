@@ -6,7 +6,7 @@ current block are held, and, while that block runs, the activations of one batch
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -14,52 +14,84 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from statprune.anatomy.lookup import Anatomy, Run
 from statprune.anatomy.sites import module_at
+from statprune.calibration.batches import Batch, inputs_of, real_of
 from statprune.errors import NonFiniteError
 
-Batch = Mapping[str, Tensor]
 Reader = Callable[[Tensor], None]
 """Takes what a module reads, or returns, for one batch, (tokens, columns), padding removed."""
 
 
 @dataclass
 class Stream:
-    """The calibration data on its way: one entry a batch in every list.
+    """The calibration data on its way through a stack: one entry a batch in every list.
 
     `hidden` (batch, length, width) is replaced by each advance. `real` (batch, length) bool tells tokens from
-    padding. `calls` holds, block by block, the other arguments with which the model calls its blocks.
+    padding. `calls` holds, block by block from number `start` on, the other arguments with which the model
+    calls its blocks. `enter` begins the next stack, if there is one.
     """
 
     hidden: list[Tensor]
     real: list[Tensor]
     calls: list[list[tuple[tuple[Any, ...], dict[str, Any]]]]
+    start: int = 0
+    enter: "Callable[[list[Tensor]], Stream] | None" = None
 
     def fork(self) -> "Stream":
         """Another stream that stands where this one does; advancing either leaves the other there."""
-        return Stream(list(self.hidden), self.real, self.calls)
+        return Stream(list(self.hidden), self.real, self.calls, self.start, self.enter)
+
+    def stand_before(self, index: int) -> None:
+        """Begin the next stack, if block `index` is its first."""
+        if self.calls and index == self.start + len(self.calls[0]) and self.enter is not None:
+            vars(self).update(vars(self.enter(self.hidden)))
+
+    def call(self, position: int, index: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The other arguments with which block `index` is called for the batch at `position`."""
+        return self.calls[position][index - self.start]
 
 
-@torch.no_grad()
-def before_first_block(model: PreTrainedModel, blocks: nn.ModuleList, batches: Sequence[Batch]) -> Stream:
+def before_first_block(model: PreTrainedModel, anatomy: Anatomy, batches: Sequence[Batch]) -> Stream:
     """Run the model up to its first block on every batch, and note how it would call each block.
 
     The model's own forward runs with every block replaced by one that hands its input on, so embeddings,
-    attention masks and rotary tables are the model's, computed once a batch.
+    attention masks and rotary tables are the model's, computed once a batch. A later stack begins when the
+    data has passed the earlier ones: the model runs once more, they hand on what their last blocks returned.
 
     Raises:
         NonFiniteError: the embeddings hold a NaN or an infinity.
     """
-    device = next(model.parameters()).device
-    stream = Stream([], [], [])
-    for batch in batches:
-        calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-        first: list[Tensor] = []
-        with _handing_on(blocks, calls, first):
-            model.base_model(**{name: value.to(device) for name, value in batch.items()}, **_no_cache(model))
-        _require_finite(first[0], "in front of blocks.0")
-        stream.hidden.append(first[0])
-        stream.real.append(batch["attention_mask"].to(device).bool())
-        stream.calls.append(calls)
+    return _before_stack(model, anatomy, batches, 0, [])
+
+
+@torch.no_grad()
+def _before_stack(
+    model: PreTrainedModel,
+    anatomy: Anatomy,
+    batches: Sequence[Batch],
+    number: int,
+    before: Sequence[Sequence[Tensor]],
+) -> Stream:
+    """The stream in front of stack `number`; `before` is what each earlier stack returned, batch by batch."""
+    run = anatomy.runs[number]
+    stream = Stream([], [], [], run.start)
+    for position, batch in enumerate(batches):
+        handing = [_Handing(each) for each in anatomy.runs]
+        for each, returned in zip(handing, before, strict=False):
+            each.instead = returned[position]
+        with _handing_on(handing):
+            model.base_model(**inputs_of(model, batch), **_no_cache(model))
+        here = handing[number]
+        hidden = here.first[0]
+        _require_finite(hidden, f"in front of {run.stack.name}.0")
+        stream.hidden.append(hidden)
+        stream.real.append(real_of(batch, number, hidden))
+        stream.calls.append(here.calls)
+    if number + 1 < len(anatomy.runs):
+        stream.enter = lambda hidden: _before_stack(
+            model, anatomy, batches, number + 1, [*before, list(hidden)]
+        )
     return stream
 
 
@@ -78,8 +110,9 @@ def advance(
     Raises:
         NonFiniteError: the block's output holds a NaN or an infinity; names the block.
     """
+    stream.stand_before(index)
     for position, (hidden, real) in enumerate(zip(stream.hidden, stream.real, strict=True)):
-        args, kwargs = stream.calls[position][index]
+        args, kwargs = stream.call(position, index)
         with _reading(block, readers or {}, real, writers or {}):
             output = block(hidden, *args, **kwargs)
         output = output[0] if isinstance(output, tuple) else output
@@ -88,16 +121,15 @@ def advance(
 
 
 @torch.no_grad()
-def behind_last_block(model: PreTrainedModel, blocks: nn.ModuleList, hidden: Tensor, batch: Batch) -> Any:
+def behind_last_block(model: PreTrainedModel, anatomy: Anatomy, hidden: Tensor, batch: Batch) -> Any:
     """What the whole model returns for `batch` if its last block returns `hidden` (rows, length, width).
 
     Final norm and head are the model's own, whatever its task; its blocks do not run.
     """
-    device = hidden.device
-    with _handing_on(blocks, [], [], hidden):
-        return model(
-            **{name: value.to(device) for name, value in batch.items()}, **_no_cache(model), return_dict=True
-        )
+    handing = [_Handing(run) for run in anatomy.runs]
+    handing[-1].instead = hidden
+    with _handing_on(handing):
+        return model(**inputs_of(model, batch), **_no_cache(model), return_dict=True)
 
 
 def real_rows(Z: Tensor, real: Tensor) -> Tensor:
@@ -120,8 +152,9 @@ def until(
     Raises:
         ValueError: the block ends before it gets to `path`.
     """
+    stream.stand_before(index)
     for position, (hidden, real) in enumerate(zip(stream.hidden, stream.real, strict=True)):
-        args, kwargs = stream.calls[position][index]
+        args, kwargs = stream.call(position, index)
         seen: dict[str, Tensor] = {}
 
         def note(name: str, seen: dict[str, Tensor] = seen) -> Reader:
@@ -146,27 +179,47 @@ def _no_cache(model: PreTrainedModel) -> dict[str, bool]:
     return {"use_cache": False} if getattr(model.config, "use_cache", None) is not None else {}
 
 
-@contextmanager
-def _handing_on(
-    blocks: nn.ModuleList,
-    calls: list[tuple[tuple[Any, ...], dict[str, Any]]],
-    first: list[Tensor],
-    instead: Tensor | None = None,
-) -> Iterator[None]:
-    def hand_on(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if not first:
-            first.append(hidden)
-        calls.append((args, kwargs))
-        return hidden if instead is None else instead
+@dataclass
+class _Handing:
+    """Blocks of one stack that hand their input on, or return `instead`; what they were called with."""
 
+    run: Run
+    instead: Tensor | None = None
+    first: list[Tensor] = field(default_factory=list)
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+    extras: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.extras = (None,) * self.run.stack.extras
+
+    def forward_of(self, block: nn.Module) -> Callable[..., Any]:
+        """What stands in for the forward of `block`."""
+        own = block.forward
+        runs = self.run.stack.carried and block is self.run.blocks[0] and self.instead is None
+
+        def hand_on(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+            if not self.first:
+                self.first.append(hidden)
+            self.calls.append((args, kwargs))
+            returned = hidden if self.instead is None else self.instead
+            if runs:
+                self.extras = own(hidden, *args, **kwargs)[1:]
+            return (returned, *self.extras) if self.extras else returned
+
+        return hand_on
+
+
+@contextmanager
+def _handing_on(handing: Sequence[_Handing]) -> Iterator[None]:
     with ExitStack() as stack:
-        for block in blocks:
-            own = block.__dict__.get("forward")  # a hook that someone else has put there
-            block.forward = hand_on
-            if own is None:
-                stack.callback(block.__dict__.pop, "forward")
-            else:
-                stack.callback(setattr, block, "forward", own)
+        for each in handing:
+            for block in each.run.blocks:
+                own = block.__dict__.get("forward")  # a hook that someone else has put there
+                block.forward = each.forward_of(block)
+                if own is None:
+                    stack.callback(block.__dict__.pop, "forward")
+                else:
+                    stack.callback(setattr, block, "forward", own)
         yield
 
 

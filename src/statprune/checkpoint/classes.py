@@ -7,7 +7,8 @@ import transformers
 from transformers.models.auto import modeling_auto
 
 from statprune.anatomy.lookup import entry_for
-from statprune.anatomy.parts import Architecture, Quantity
+from statprune.anatomy.parts import Architecture, Attention, FeedForward, Stack
+from statprune.anatomy.sites import CROSS_HEADS
 from statprune.checkpoint.per_layer_model import PerLayerWidths
 
 PREFIX = "Statprune"
@@ -60,27 +61,43 @@ def stock_names(model_type: str) -> dict[str, str]:
 
 
 def shapes_of(entry: Architecture) -> dict[str, Any]:
-    """What `PerLayerWidths` must know of a family: which sizes are proportional to which config value."""
-    attention, forward, widths = entry.attention, entry.feed_forward, entry.widths
-    key_heads = widths.kv_heads or widths.heads
-    names: dict[Quantity, str] = {
-        "heads": widths.heads,
-        "kv_heads": key_heads,
-        "head_columns": widths.heads,
-        "neurons": widths.neurons,
-    }
-    outputs = {
-        attention.query: widths.heads,
-        attention.key: key_heads,
-        attention.value: key_heads,
-        **({} if forward.gate is None else {forward.gate: widths.neurons}),
-        forward.up: widths.neurons,
-    }
+    """What `PerLayerWidths` must know of a family: which sizes are proportional to which config values."""
+    crossed = [stack.widths.heads for stack in entry.stacks if stack.cross_attention is not None]
+    aliases = dict.fromkeys([CROSS_HEADS] if crossed else [], *crossed)
+    return {"aliases": aliases, "stacks": [_shapes_of_stack(stack) for stack in entry.stacks]}
+
+
+def _shapes_of_stack(stack: Stack) -> dict[str, Any]:
+    outputs: dict[str, list[str]] = {}
+    inputs: dict[str, list[str]] = {}
+    attributes: dict[str, str] = {}
+    heads, neurons = stack.widths.heads, stack.widths.neurons
+    for attention, query_heads, key_heads in (
+        (stack.attention, heads, stack.widths.kv_heads or heads),
+        (stack.cross_attention, CROSS_HEADS, CROSS_HEADS),
+    ):
+        if not isinstance(attention, Attention):
+            continue
+        names = {"heads": query_heads, "kv_heads": key_heads, "head_columns": query_heads}
+        outputs |= {path: [query_heads] for path in attention.besides}
+        outputs |= {
+            attention.key: [key_heads],
+            attention.value: [key_heads],
+            attention.query: [query_heads] if attention.fused is None else [query_heads, *2 * [key_heads]],
+        }
+        inputs[attention.out] = [query_heads]
+        attributes |= {path: names[quantity] for path, quantity in attention.follows.items()}
+    forwards = stack.feed_forward if isinstance(stack.feed_forward, tuple) else (stack.feed_forward,)
+    for forward in forwards:
+        if isinstance(forward, FeedForward):
+            outputs |= {path: [neurons] for path in (forward.gate, forward.up) if path is not None}
+            inputs[forward.down] = [neurons]
     return {
-        "blocks": entry.blocks,
+        "name": stack.name,
+        "blocks": stack.blocks,
         "outputs": outputs,
-        "inputs": {attention.out: widths.heads, forward.down: widths.neurons},
-        "attributes": {path: names[quantity] for path, quantity in attention.follows.items()},
+        "inputs": inputs,
+        "attributes": attributes,
     }
 
 

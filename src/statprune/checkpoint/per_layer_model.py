@@ -1,12 +1,16 @@
 """Stock transformers models whose blocks have widths of their own.
 
-`config.per_layer_config[i]` says how many heads and neurons block i has. The weights, their names and the
-arithmetic are those of the stock model; only the sizes of some linear layers differ from block to block.
+`config.per_layer_config[i]` says how many heads and neurons block i has; where a model has an encoder and a
+decoder, `config.block_widths` says it for both. The weights, their names and the arithmetic are those of the
+stock model; only the sizes of some linear layers differ from block to block.
 """
 
+from functools import reduce
 from typing import Any
 
 from torch import nn
+
+from statprune.surgery.follow import follow
 
 
 class PerLayerWidths:
@@ -16,11 +20,13 @@ class PerLayerWidths:
     """
 
     shapes: dict[str, Any]
-    """What depends on a width of the config, all paths being relative to one block:
+    """What depends on a width of the config:
 
-    blocks: where the list of blocks is, from the base model.
-    outputs, inputs: linear layers whose output or input size is proportional to a width.
-    attributes: numbers that a block reads at run time, proportional to a width.
+    aliases: widths that have no name in the config -> the config's name for what they are in the stock model.
+    stacks: for each list of blocks its name and where it is, from the base model; then, by path in a block,
+
+        outputs, inputs: the widths that the size of a linear layer is proportional to (their sum).
+        attributes: the width that a number read at run time is proportional to.
     """
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
@@ -28,33 +34,49 @@ class PerLayerWidths:
         config.allow_global_per_layer_attribute_access = True
         overrides = config.to_dict().get("per_layer_config")
         # None where a head builds its base model by itself: the head, below, narrows that too.
-        layer_configs = [] if overrides is None else list(config.per_layer_config)
-        config.per_layer_config = None
+        if overrides is not None:
+            widths = {"blocks": [vars(each) for each in config.per_layer_config]}
+        else:
+            widths = getattr(config, "block_widths", None) or {}
+        config.per_layer_config, config.block_widths = None, None
         super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]
         base: Any = getattr(self, "base_model", self)
-        blocks: Any = base.get_submodule(self.shapes["blocks"])
-        for block, layer_config in zip(blocks, layer_configs, strict=bool(layer_configs)):
-            _narrow_block(block, self.shapes, config, layer_config)
+        for stack in self.shapes["stacks"]:
+            if stack["name"] not in widths:
+                continue
+            blocks: Any = base.get_submodule(stack["blocks"])
+            for block, own in zip(blocks, widths[stack["name"]], strict=True):
+                _narrow_block(block, stack, self.shapes["aliases"], config, own)
         config.per_layer_config = overrides
+        if overrides is None and widths:
+            config.block_widths = widths
+        else:
+            del config.block_widths
 
 
-def _narrow_block(block: nn.Module, shapes: dict[str, Any], config: Any, layer_config: Any) -> None:
-    def scaled(size: int, width: str) -> int:
-        here: int = getattr(layer_config, width)
-        return size * here // int(getattr(config, width))
+def _narrow_block(
+    block: nn.Module, stack: dict[str, Any], aliases: dict[str, str], config: Any, own: dict[str, Any]
+) -> None:
+    def scaled(size: int, names: list[str]) -> int:
+        # A width that the block's own config does not name is the global one.
+        whole = [int(getattr(config, aliases.get(name, name))) for name in names]
+        here = [int(own.get(name, width)) for name, width in zip(names, whole, strict=True)]
+        return size * sum(here) // sum(whole)
 
-    for path, width in shapes["outputs"].items():
-        linear = block.get_submodule(path)
-        outputs, inputs = _sizes(linear)
-        _resize(linear, scaled(outputs, width), inputs)
-    for path, width in shapes["inputs"].items():
-        linear = block.get_submodule(path)
-        outputs, inputs = _sizes(linear)
-        _resize(linear, outputs, scaled(inputs, width))
-    for path, width in shapes["attributes"].items():
-        owner, _, name = path.rpartition(".")
-        module = block.get_submodule(owner)
-        setattr(module, name, scaled(getattr(module, name), width))
+    present = {name for name, _ in block.named_modules()}
+    for path, names in stack["outputs"].items():
+        if path in present:
+            linear = block.get_submodule(path)
+            outputs, inputs = _sizes(linear)
+            _resize(linear, scaled(outputs, names), inputs)
+    for path, names in stack["inputs"].items():
+        if path in present:
+            linear = block.get_submodule(path)
+            outputs, inputs = _sizes(linear)
+            _resize(linear, outputs, scaled(inputs, names))
+    for path, name in stack["attributes"].items():
+        size: Any = reduce(getattr, path.split("."), block)
+        follow(block, path, scaled(size, [name]))
 
 
 def _sizes(linear: Any) -> tuple[int, int]:

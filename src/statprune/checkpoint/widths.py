@@ -4,6 +4,7 @@ Three forms, the plainest that fits is taken: the stock config of the family; th
 family with the same weights and arithmetic; the stock config with `per_layer_config` and a class of ours.
 """
 
+import json
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, fields
@@ -16,13 +17,15 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy, head_dim_of
+from statprune.anatomy.sites import CROSS_HEADS, Site
 from statprune.checkpoint import classes, per_layer_model
+from statprune.surgery import follow
 
 MODELLING_FILE = "modeling_statprune.py"
 
 # Keys of a config that say how, not what, it was written; and those only a per-layer config has.
 _ABOUT = ("transformers_version", "model_type", "architectures", "_name_or_path", "auto_map")
-_PER_LAYER = ("per_layer_config", "allow_global_per_layer_attribute_access", "auto_map")
+_PER_LAYER = ("per_layer_config", "block_widths", "allow_global_per_layer_attribute_access", "auto_map")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +61,7 @@ def encode(model: PreTrainedModel, anatomy: Anatomy) -> Encoding:
             reason = f"every block has the same widths, and the config of {model_type} can say them."
             return Encoding(config, stock_class.__name__, True, None, None, reason)
         other = anatomy.entry.reencode.get(model_type)
-        heads = widths[anatomy.entry.widths.heads][0]
+        heads = widths[anatomy.runs[0].stack.widths.heads][0]
         refusal = (
             f"the config of {model_type} refuses {heads} heads for a hidden size of {config.hidden_size}"
         )
@@ -105,16 +108,19 @@ def adopt(model: PreTrainedModel, anatomy: Anatomy) -> None:
 
 
 def _widths(anatomy: Anatomy) -> dict[str, list[int]]:
-    """For every width the family's config names: its value in each block."""
-    widths = anatomy.entry.widths
-    names = {"heads": widths.heads, "kv_heads": widths.kv_heads, "neurons": widths.neurons}
-    found: dict[str, list[int]] = {name: [] for name in names.values() if name is not None}
+    """For every width the family's config names: its value wherever it stands, block by block."""
+    found: dict[str, list[int]] = {}
     for site in anatomy.sites:
-        for quantity, value in site.quantities(site.units).items():
-            name = names.get(quantity)
-            if name is not None:
-                found[name].append(value)
+        stack = anatomy.stack_of(site)
+        for name, value in _named(site).items():
+            known = stack.widths.heads if name == CROSS_HEADS else name
+            found.setdefault(known, []).append(value)
     return found
+
+
+def _named(site: Site) -> dict[str, int]:
+    quantities = site.quantities(site.units)
+    return {name: quantities[quantity] for name, quantity in site.names.items()}
 
 
 def _obstacle(model: PreTrainedModel, anatomy: Anatomy, widths: Mapping[str, list[int]]) -> str | None:
@@ -122,25 +128,31 @@ def _obstacle(model: PreTrainedModel, anatomy: Anatomy, widths: Mapping[str, lis
     uneven = [name for name, values in widths.items() if len(set(values)) > 1]
     if uneven:
         return f"blocks differ in {' and '.join(uneven)}"
-    names = anatomy.entry.widths
-    dense = getattr(model.config, names.heads)
-    heads = widths[names.heads][0]
-    if names.head_dim is None and heads != dense:
-        return (
-            f"the config of {model.config.model_type} computes the size of a head from their number, {dense}"
-        )
+    for run in anatomy.runs:
+        names = run.stack.widths
+        dense = getattr(model.config, names.heads)
+        if names.head_dim is None and widths.get(names.heads, [dense])[0] != dense:
+            return (
+                f"the config of {model.config.model_type} computes the size of a head from their number, "
+                f"{dense}"
+            )
     return None
 
 
 def _write_stock(config: Any, anatomy: Anatomy, widths: Mapping[str, list[int]]) -> None:
-    names = anatomy.entry.widths
+    _clear(config)
+    for run in anatomy.runs:
+        name = run.stack.widths.head_dim
+        if name is not None:
+            setattr(config, name, head_dim_of(run.stack, config))
+    for name, values in widths.items():
+        setattr(config, name, values[0])
+
+
+def _clear(config: Any) -> None:
     config.per_layer_config = None
     for key in _PER_LAYER:
         config.__dict__.pop(key, None)
-    if names.head_dim is not None:
-        setattr(config, names.head_dim, head_dim_of(anatomy.entry, config))
-    for name, values in widths.items():
-        setattr(config, name, values[0])
 
 
 def _write_per_layer(config: Any, anatomy: Anatomy, widths: Mapping[str, list[int]]) -> None:
@@ -148,17 +160,24 @@ def _write_per_layer(config: Any, anatomy: Anatomy, widths: Mapping[str, list[in
 
     The modelling files compute the size of a head as hidden size / heads, and caches read `head_dim`.
     """
-    names = anatomy.entry.widths
-    config.per_layer_config = None
-    for key in _PER_LAYER:
-        config.__dict__.pop(key, None)
-    config.head_dim = head_dim_of(anatomy.entry, config)
-    neurons = widths[names.neurons]
-    if len(set(neurons)) == 1 or getattr(config, names.neurons) is None:
-        setattr(config, names.neurons, max(neurons))
-    config.per_layer_config = {
-        index: {name: values[index] for name, values in widths.items()} for index in range(len(neurons))
+    _clear(config)
+    own = {
+        run.stack.name: [
+            {name: value for site in anatomy.sites_of_block(index) for name, value in _named(site).items()}
+            for index in range(run.start, run.end)
+        ]
+        for run in anatomy.runs
     }
+    if len(anatomy.runs) > 1:
+        config.block_widths = own
+        return
+    stack = anatomy.runs[0].stack
+    config.head_dim = head_dim_of(stack, config)
+    name = stack.widths.neurons
+    neurons = widths.get(name, [])
+    if neurons and (len(set(neurons)) == 1 or getattr(config, name) is None):
+        setattr(config, name, max(neurons))
+    config.per_layer_config = dict(enumerate(own[stack.name]))
     # Without this, a stock class refuses the config at once, whatever it is told about mismatched sizes. But
     # the validator of some configs reads global widths.
     if not _accepts(config):
@@ -212,16 +231,13 @@ def _saved_classes(stock_class: Any) -> dict[str, str]:
 def _modelling_source(stock_class: Any, names: set[str], shapes: dict[str, Any]) -> str:
     """The mixin's own source, and one class for each stock class in `names`."""
     source = Path(per_layer_model.__file__).read_text(encoding="utf-8")
+    follows = Path(follow.__file__).read_text(encoding="utf-8")
     ordered = sorted({*names, stock_class.__name__})
     imports = f"from torch import nn\nfrom transformers import {', '.join(ordered)}\n"
-    lines = [source.replace("from torch import nn\n", imports, 1), "", "SHAPES = {"]
-    for key, value in shapes.items():
-        if isinstance(value, dict) and value:
-            entries = [f'        "{path}": "{width}",' for path, width in value.items()]
-            lines += [f'    "{key}": {{', *entries, "    },"]
-        else:
-            lines.append(f'    "{key}": "{value}",' if isinstance(value, str) else f'    "{key}": {{}},')
-    lines.append("}")
+    source = source.replace(
+        "from torch import nn\n\nfrom statprune.surgery.follow import follow\n", imports, 1
+    )
+    lines = [source, follows[follows.index("\n\nclass ") :], "", "SHAPES = " + json.dumps(shapes, indent=4)]
     for name in ordered:
         lines += ["", "", f"class {classes.PREFIX}{name}(PerLayerWidths, {name}):", "    shapes = SHAPES"]
     return "\n".join(lines) + "\n"

@@ -137,6 +137,7 @@ class Observer:
 
         def after(_: nn.Module, __: Any, output: Tensor) -> None:
             self._outputs.append(output)
+            self._kernel.calls.clear()  # those of an attention before this one
 
         module = self._module
         hooks = [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
@@ -158,7 +159,8 @@ class Observer:
             calls.clear()
             return
         if self.site.kind == "feed_forward":
-            produced, dtype = real_rows(p, real), product_dtype(Z.device)
+            own = self.site.carrier.rows_of(self.site.units)  # type: ignore[union-attr]
+            produced, dtype = real_rows(p, real)[:, own], product_dtype(Z.device)
             factors = torch.where(produced == 0, torch.zeros_like(Z), Z / produced)
             notes.inputs.append(real_rows(x, real).to(dtype))
             notes.factors.append(factors.to(dtype))

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy
-from statprune.calibration.stream import Batch, advance, before_first_block, behind_last_block
+from statprune.calibration.batches import Batch, real_of, samples_in
+from statprune.calibration.stream import advance, before_first_block, behind_last_block
 
 HOLD_OUT = 4
 """Every fourth calibration sample is held out while dampings are chosen; outputs are compared on those."""
@@ -39,7 +40,7 @@ def held_out(batches: Sequence[Batch]) -> list[Tensor]:
     """The rows of each batch that are held out, int64: every fourth sample, counted over all batches."""
     rows, seen = [], 0
     for batch in batches:
-        numbers = torch.arange(len(batch["input_ids"]))
+        numbers = torch.arange(samples_in(batch))
         rows.append(numbers[(numbers + seen) % HOLD_OUT == HOLD_OUT - 1])
         seen += len(numbers)
     return rows
@@ -47,7 +48,7 @@ def held_out(batches: Sequence[Batch]) -> list[Tensor]:
 
 def every_row(batches: Sequence[Batch]) -> list[Tensor]:
     """All rows of each batch, int64."""
-    return [torch.arange(len(batch["input_ids"])) for batch in batches]
+    return [torch.arange(samples_in(batch)) for batch in batches]
 
 
 def first_of(batches: Sequence[Batch], rows: Sequence[Tensor], tokens: int) -> list[Tensor]:
@@ -78,7 +79,7 @@ def probe_batches(batches: Sequence[Batch], *, of_tokens: bool) -> list[Batch]:
 
 def _beginnings(batch: Batch) -> Batch:
     """The first of SHORTENED parts of the samples, where that can be told: no padding in front."""
-    length = batch["input_ids"].shape[1]
+    length = batch["attention_mask"].shape[1]
     plain = all(value.ndim == 2 and value.shape[1] == length for value in batch.values())
     if not plain or not bool(batch["attention_mask"][:, 0].all()):
         return batch
@@ -109,9 +110,11 @@ def judged(model: PreTrainedModel) -> PreTrainedModel:
 def has_outputs_of_tokens(model: PreTrainedModel, anatomy: Anatomy, batch: Batch) -> bool:
     """Whether each token has outputs of its own, or each sample: tried out on one sample."""
     one = {name: value[:1] for name, value in batch.items()}
-    hidden = before_first_block(model, anatomy.blocks, [one]).hidden[0]
-    real = one["attention_mask"].to(hidden.device).bool()
-    found = compared(behind_last_block(judged(model), anatomy.blocks, hidden, one), real)
+    walk = before_first_block(model, anatomy, [one])
+    for run in anatomy.runs[1:]:
+        walk.stand_before(run.start)
+    hidden, real = walk.hidden[0], walk.real[0]
+    found = compared(behind_last_block(judged(model), anatomy, hidden, one), real)
     return len(found[0]) == int(real.sum())
 
 
@@ -120,7 +123,7 @@ class Outputs:
 
     Args:
         model: whose final norm and head are used.
-        blocks: its blocks, which do not run.
+        anatomy: its blocks do not run.
         batches: the samples.
         dense: what the dense model's last block returns, (rows, length, width) for each batch.
 
@@ -128,9 +131,9 @@ class Outputs:
     """
 
     def __init__(
-        self, model: PreTrainedModel, blocks: nn.ModuleList, batches: Sequence[Batch], dense: Sequence[Tensor]
+        self, model: PreTrainedModel, anatomy: Anatomy, batches: Sequence[Batch], dense: Sequence[Tensor]
     ) -> None:
-        self._model, self._blocks, self._batches = judged(model), blocks, batches
+        self._model, self._anatomy, self._batches = judged(model), anatomy, batches
         found = [self._of(number, hidden) for number, hidden in enumerate(dense)]
         # A score, or the hidden states of a model without a head, are numbers, not choices.
         numbers = found[0][0].shape[-1] == 1 or self._model.base_model is self._model
@@ -148,8 +151,8 @@ class Outputs:
 
     def _of(self, number: int, hidden: Tensor) -> tuple[Tensor, ...]:
         batch = self._batches[number]
-        output = behind_last_block(self._model, self._blocks, hidden, batch)
-        return compared(output, batch["attention_mask"].to(hidden.device).bool())
+        output = behind_last_block(self._model, self._anatomy, hidden, batch)
+        return compared(output, real_of(batch, len(self._anatomy.runs) - 1, hidden))
 
 
 class Probe:
@@ -160,8 +163,8 @@ class Probe:
 
     def __init__(self, model: PreTrainedModel, anatomy: Anatomy, batches: Sequence[Batch]) -> None:
         self._blocks = anatomy.blocks
-        self.stream = before_first_block(model, anatomy.blocks, batches)
-        self._outputs = Outputs(model, anatomy.blocks, batches, self._through(0))
+        self.stream = before_first_block(model, anatomy, batches)
+        self._outputs = Outputs(model, anatomy, batches, self._through(0))
         self.unit = self._outputs.unit
 
     def divergence(self, start: int) -> float:

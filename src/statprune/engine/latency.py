@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy
 from statprune.budget.latency import Latency
-from statprune.calibration.stream import Batch, Stream, advance, before_first_block
+from statprune.calibration.batches import Batch
+from statprune.calibration.stream import Stream, advance, before_first_block
 from statprune.engine.measure import consumer_weight
 from statprune.surgery.cut import cut
 
@@ -30,17 +31,18 @@ def time_widths(model: PreTrainedModel, anatomy: Anatomy, batch: Batch) -> Laten
     t(a, 1) and t(1, f), and what is left at (1, 1), norms and the like, is shared by the two. Medians of
     REPEATS runs, all shapes in turn, so that a slow moment of the machine meets all of them.
     """
-    stream = before_first_block(model, anatomy.blocks, [batch])
+    stream = before_first_block(model, anatomy, [batch])
     shapes: dict[tuple[Any, ...], dict[str, list[tuple[int, float]]]] = {}
     seconds: dict[str, Sequence[tuple[int, float]]] = {}
     for index, block in enumerate(anatomy.blocks):
+        stream.stand_before(index)
         sites = anatomy.sites_of_block(index)
-        shape = tuple((site.kind, site.units, site.columns, site.parameters_per_unit) for site in sites)
+        shape = tuple((site.part, site.units, site.columns, site.parameters_per_unit) for site in sites)
         if shape not in shapes:
             shapes[shape] = _timed(anatomy, block, index, stream)
         for site in sites:
-            seconds[site.name] = shapes[shape][site.kind]
-    rows, length = batch["input_ids"].shape
+            seconds[site.name] = shapes[shape][site.part]
+    rows, length = batch["attention_mask"].shape
     conditions = {
         "device": str(model.device),
         "threads": torch.get_num_threads() if model.device.type == "cpu" else None,
@@ -56,11 +58,11 @@ def _timed(
     anatomy: Anatomy, block: nn.Module, index: int, stream: Stream
 ) -> dict[str, list[tuple[int, float]]]:
     sites = anatomy.sites_of_block(index)
-    levels = {site.kind: sorted({max(1, round(share * site.units)) for share in SHARES}) for site in sites}
+    levels = {site.part: sorted({max(1, round(share * site.units)) for share in SHARES}) for site in sites}
     variants = {
-        (site.kind, width): _narrow(anatomy, block, index, {site.kind: width})
+        (site.part, width): _narrow(anatomy, block, index, {site.part: width})
         for site in sites
-        for width in levels[site.kind]
+        for width in levels[site.part]
     }
     runs: dict[tuple[str, int], list[float]] = {key: [] for key in variants}
     for repeat in range(REPEATS + 1):
@@ -69,9 +71,10 @@ def _timed(
             if repeat:  # the first run warms up
                 runs[key].append(spent)
     times = {key: median(spent) for key, spent in runs.items()}
-    least = min(times[site.kind, levels[site.kind][0]] for site in sites)
+    least = min(times[site.part, levels[site.part][0]] for site in sites)
+    shared = least * (len(sites) - 1) / len(sites)
     return {
-        site.kind: _rising([(width, times[site.kind, width] - least / 2) for width in levels[site.kind]])
+        site.part: _rising([(width, times[site.part, width] - shared) for width in levels[site.part]])
         for site in sites
     }
 
@@ -85,11 +88,11 @@ def _rising(pairs: list[tuple[int, float]]) -> list[tuple[int, float]]:
 
 
 def _narrow(anatomy: Anatomy, block: nn.Module, index: int, widths: dict[str, int]) -> nn.Module:
-    """A copy of the block with the widths given by kind, one unit elsewhere."""
+    """A copy of the block with the widths given by part, one unit elsewhere."""
     copy = deepcopy(block)
     for site in anatomy.sites_of_block(index):
-        kept = torch.arange(widths.get(site.kind, 1), device=consumer_weight(site, copy).device)
-        cut(anatomy.entry, copy, site, kept, consumer_weight(site, copy)[:, site.columns_of(kept)])
+        kept = torch.arange(widths.get(site.part, 1), device=consumer_weight(site, copy).device)
+        cut(copy, site, kept, consumer_weight(site, copy)[:, site.columns_of(kept)])
     return copy
 
 

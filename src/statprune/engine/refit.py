@@ -30,9 +30,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy
+from statprune.anatomy.parts import BLOCK
 from statprune.anatomy.sites import Site, module_at
 from statprune.budget.plan import Plan
-from statprune.calibration.stream import Batch, Stream, advance, before_first_block, real_rows, until
+from statprune.calibration.batches import Batch
+from statprune.calibration.stream import Stream, advance, before_first_block, real_rows, until
 from statprune.engine.carriers import Notes, Observer, improve, worthwhile
 from statprune.engine.divergence import PROBE_TOKENS, Outputs, every_row, first_of, held_out, taken
 from statprune.engine.measure import consumer_weight
@@ -54,19 +56,16 @@ CONSTANT = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class _Data:
-    """The calibration data, and which real tokens belong to samples held out: (tokens,) bool a batch."""
+    """The calibration data, and which samples of each batch are held out, (count,) int64."""
 
     batches: Sequence[Batch]
     held: list[Tensor]
 
-    @classmethod
-    def of(cls, batches: Sequence[Batch], stream: Stream) -> "_Data":
-        masks = []
-        for rows, real in zip(held_out(batches), stream.real, strict=True):
-            mask = torch.zeros(len(real), dtype=torch.bool, device=real.device)
-            mask[rows] = True
-            masks.append(mask[:, None].expand_as(real)[real])
-        return cls(batches, masks)
+    def held_tokens(self, number: int, real: Tensor) -> Tensor:
+        """Which of the real tokens of batch `number` belong to samples held out: (tokens,) bool."""
+        mask = torch.zeros(len(real), dtype=torch.bool, device=real.device)
+        mask[self.held[number]] = True
+        return mask[:, None].expand_as(real)[real]
 
 
 Step = Callable[["Passage", Site, int, Trace], None]
@@ -102,18 +101,19 @@ def refit(
     tokens enough five passes through its carrier and consumer, there and back. Memory: both streams, one
     block's dense inputs and outputs, and what one site's carrier is fitted on.
     """
-    dense = before_first_block(model, anatomy.blocks, batches)
+    dense = before_first_block(model, anatomy, batches)
     thin = dense.fork()
-    data = _Data.of(batches, dense)
+    data = _Data(batches, held_out(batches))
     steps = (adapt, narrow) if steps is None else steps
     narrowed = [site for site in anatomy.sites if plan[site] < site.units]
     first = min((site.block for site in narrowed), default=len(anatomy.blocks))
     for index, block in enumerate(anatomy.blocks):
         if index < first:
             advance(dense, block, index)
-            thin.hidden = list(dense.hidden)
+            thin = dense.fork()
         else:
-            seen = _observed(dense, block, anatomy.sites_of_block(index))
+            seen = _observed(dense, block, index, anatomy.sites_of_block(index))
+            thin.stand_before(index)
             passage = Passage(anatomy, block, index, thin, seen, data)
             for site in anatomy.sites_of_block(index):
                 for step in steps:
@@ -133,24 +133,25 @@ def _finish(
         return
     part = taken(data.batches, rows)
     before, after = ([stream.hidden[n][rows[n]] for n in used] for stream in (dense, thin))
-    outputs = Outputs(model, anatomy.blocks, part, before)
+    outputs = Outputs(model, anatomy, part, before)
     trace.divergence, trace.damage = outputs.divergence(after), outputs.unit
 
 
-def _observed(dense: Stream, block: nn.Module, sites: Sequence[Site]) -> _Dense:
+def _observed(dense: Stream, block: nn.Module, index: int, sites: Sequence[Site]) -> _Dense:
     """Advance the dense stream by one block, noting what its producers and consumers read and return."""
     seen = _Dense()
-    residuals = {site.residual for site in sites if site.residual is not None}
+    residuals = {path for site in sites for path in site.residual if path != BLOCK}
     inputs = {site.producers[0].path for site in sites} | residuals
     for path in inputs:
         seen.inputs[path] = []
     for site in sites:
         seen.outputs[site.consumer] = []
-    seen.inputs[""] = _rows(dense)
+    dense.stand_before(index)
+    seen.inputs[BLOCK] = _rows(dense)
     advance(
         dense,
         block,
-        sites[0].block,
+        index,
         {path: seen.inputs[path].append for path in inputs},
         {path: notes.append for path, notes in seen.outputs.items()},
     )
@@ -183,16 +184,17 @@ class Passage:
         outputs, consumer = self.dense.outputs[site.consumer], module_at(self.block, site.consumer)
         bias = consumer.bias
         pair = self.pair(site.units * site.columns, outputs[0].shape[1], bias is not None)
-        residual = site.residual or ""
-        also = [site.residual] if site.residual else []
-        before = _rows(self.thin) if site.residual is None else []
+        also = [path for path in site.residual if path != BLOCK]
+        before = _rows(self.thin) if BLOCK in site.residual else []
         tokens = sum(len(each) for each in outputs)
         wanted = noting and worthwhile(self.block, site, tokens)
         observer = Observer(self.block, site) if wanted else None
         with nullcontext() if observer is None else observer.watching():
             for number, seen in enumerate(until(self.thin, self.block, self.index, site.consumer, also)):
-                here = seen[residual] if site.residual else before[number]
-                target = outputs[number] + (self.dense.inputs[residual][number] - here)
+                target = outputs[number]
+                for path in site.residual:
+                    here = before[number] if path == BLOCK else seen[path]
+                    target = target + (self.dense.inputs[path][number] - here)
                 self.add(pair, number, seen[site.consumer], target if bias is None else target - bias)
                 if observer is not None:
                     observer.take(seen[site.consumer], target, self.thin.real[number])
@@ -206,7 +208,7 @@ class Passage:
 
     def add(self, pair: tuple[MomentSum, MomentSum], number: int, Z: Tensor, Y: Tensor) -> None:
         """Add the rows of batch `number` to the two."""
-        held = self.data.held[number][: len(Z)]
+        held = self.data.held_tokens(number, self.thin.real[number])[: len(Z)]
         pair[0].update(Z[~held], Y[~held])
         pair[1].update(Z[held], Y[held])
 
@@ -215,7 +217,9 @@ def adapt(at: Passage, site: Site, count: int, trace: Trace) -> None:
     """Fit the producers of `site` to what the thin stream brings them."""
     path = site.producers[0].path
     width = at.dense.inputs[path][0].shape[1]
-    linears = [module_at(at.block, producer.path) for producer in site.producers]
+    linears = [
+        module_at(at.block, producer.path) for producer in site.producers if producer.reads == "hidden"
+    ]
     constant = all(linear.bias is not None for linear in linears)
     pair = at.pair(width, width, constant)
     rows = first_of(at.data.batches, every_row(at.data.batches), max(FEWEST_ADAPTED, ADAPTED * width))
@@ -279,7 +283,7 @@ def _silent(whole: Moments) -> bool:
 
 def _cut(at: Passage, site: Site, kept: Tensor, weight: Tensor, shift: Tensor) -> None:
     """Cut `site` to `kept`; its consumer gets this weight, and `shift` on its bias if it has one."""
-    cut(at.anatomy.entry, at.block, site, kept, weight)
+    cut(at.block, site, kept, weight)
     consumer = module_at(at.block, site.consumer)
     if consumer.bias is not None:
         add_to_bias(consumer, shift)

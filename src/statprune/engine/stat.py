@@ -26,7 +26,8 @@ from statprune.anatomy.parts import SiteKind
 from statprune.anatomy.sites import Site
 from statprune.budget.curves import Curve, Curves
 from statprune.budget.plan import Plan
-from statprune.calibration.stream import Batch, before_first_block
+from statprune.calibration.batches import Batch
+from statprune.calibration.stream import before_first_block
 from statprune.engine.measure import MakeAccumulator, consumer_weight, curve_of, factor_of, through_block
 from statprune.engine.trace import Trace
 from statprune.linalg.factor import Factor
@@ -56,7 +57,7 @@ def measure(
     """
     curves: dict[str, Curve] = {}
     factors: dict[str, Factor] = {}
-    stream = before_first_block(model, anatomy.blocks, batches)
+    stream = before_first_block(model, anatomy, batches)
     for index, block in enumerate(anatomy.blocks):
         sites = anatomy.sites_of_block(index)
         seen = through_block(stream, block, index, sites, make)
@@ -116,7 +117,7 @@ class _Walk:
         narrowed = _narrowed(self.anatomy, plan, kind)
         if not narrowed:
             return
-        stream = before_first_block(self.model, self.anatomy.blocks, self.batches)
+        stream = before_first_block(self.model, self.anatomy, self.batches)
         last = narrowed[-1].block
         for index in range(last + 1):
             block = self.anatomy.blocks[index]
@@ -143,6 +144,6 @@ def _prune(
 ) -> None:
     block = anatomy.blocks[site.block]
     part = factor.interpolation(count)
-    cut(anatomy.entry, block, site, part.kept, consumer_weight(site, block) @ part.T.T)
+    cut(block, site, part.kept, consumer_weight(site, block) @ part.T.T)
     relative = float(errors[count] / errors[0]) if float(errors[0]) > 0 else 0.0
     trace.add(site, part.kept.tolist(), relative, part.condition, part.rank)

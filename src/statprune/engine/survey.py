@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 from statprune.anatomy.lookup import Anatomy
 from statprune.anatomy.sites import Site, module_at
 from statprune.budget.damage import DamageCurve, widths_to_measure
-from statprune.calibration.stream import Batch, Reader, advance, before_first_block
+from statprune.calibration.batches import Batch
+from statprune.calibration.stream import Reader, advance, before_first_block
 from statprune.engine.divergence import Probe, every_row, first_of, taken
 from statprune.engine.measure import consumer_weight, naming
 from statprune.engine.stat import Progress, no_progress
@@ -55,9 +56,10 @@ def survey(
     passes of the probe's samples through the blocks behind it as there are LEVELS.
     """
     curves: dict[str, DamageCurve] = {}
-    stream = before_first_block(model, anatomy.blocks, batches)
+    stream = before_first_block(model, anatomy, batches)
     for index, block in enumerate(anatomy.blocks):
         sites = anatomy.sites_of_block(index)
+        probe.stream.stand_before(index)
         seen = {site.name: Gram(site.units * site.columns, device=model.device) for site in sites}
         advance(stream, block, index, {site.consumer: _reader(seen[site.name], site) for site in sites})
         for site in sites:

@@ -2,13 +2,12 @@
 
 from torch import Tensor, nn
 
-from statprune.anatomy.parts import Architecture
 from statprune.anatomy.sites import Site, module_at
+from statprune.surgery.follow import follow
 from statprune.surgery.linear import keep_outputs, set_weight
 
 
 def cut(
-    entry: Architecture,
     block: nn.Module,
     site: Site,
     kept: Tensor,  # (count,) int64, sorted units
@@ -22,8 +21,6 @@ def cut(
         linear = module_at(block, producer.path)
         keep_outputs(linear, producer.rows_of(kept.to(linear.weight.device)))
     set_weight(module_at(block, site.consumer), weight)
-    if site.kind == "attention":
-        quantities = site.quantities(len(kept))
-        for path, quantity in entry.attention.follows.items():
-            owner, _, name = path.rpartition(".")
-            setattr(module_at(block, owner) if owner else block, name, quantities[quantity])
+    quantities = site.quantities(len(kept))
+    for path, quantity in site.follows.items():
+        follow(block, path, quantities[quantity])

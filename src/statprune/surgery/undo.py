@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 
 
 def remember(model: PreTrainedModel) -> Callable[[], None]:
-    """A function that gives `model` the class, config, parameters and sizes of now.
+    """A function that gives `model` the class, configs, parameters and sizes of now.
 
     Parameters are remembered, not copied: they stay in memory until the function is dropped.
     """
@@ -14,7 +14,11 @@ def remember(model: PreTrainedModel) -> Callable[[], None]:
         (
             module,
             dict(module._parameters),
-            {name: value for name, value in vars(module).items() if isinstance(value, int)},
+            {
+                name: value
+                for name, value in vars(module).items()
+                if isinstance(value, int) or name == "config"
+            },
         )
         for module in model.modules()
     ]
