@@ -36,7 +36,9 @@ def test_a_loaded_folder_is_the_saved_model(cases: list[Case], index: int) -> No
     expected, found = outputs(case.model), outputs(loaded)
     assert expected
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-6)
+        # The weights lie elsewhere in memory, and the order of additions follows from that.
+        largest = max(1.0, float(value.abs().max()))
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-6 * largest)
 
 
 @pytest.mark.parametrize("index", range(len(CASES)), ids=NAMES)

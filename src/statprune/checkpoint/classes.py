@@ -68,8 +68,8 @@ def shapes_of(entry: Architecture) -> dict[str, Any]:
 
 
 def _shapes_of_stack(stack: Stack) -> dict[str, Any]:
-    outputs: dict[str, list[str]] = {}
-    inputs: dict[str, list[str]] = {}
+    outputs: dict[str, str] = {}
+    inputs: dict[str, str] = {}
     attributes: dict[str, str] = {}
     heads, neurons = stack.widths.heads, stack.widths.neurons
     for attention, query_heads, key_heads in (
@@ -79,19 +79,17 @@ def _shapes_of_stack(stack: Stack) -> dict[str, Any]:
         if not isinstance(attention, Attention):
             continue
         names = {"heads": query_heads, "kv_heads": key_heads, "head_columns": query_heads}
-        outputs |= {path: [query_heads] for path in attention.besides}
-        outputs |= {
-            attention.key: [key_heads],
-            attention.value: [key_heads],
-            attention.query: [query_heads] if attention.fused is None else [query_heads, *2 * [key_heads]],
-        }
-        inputs[attention.out] = [query_heads]
+        outputs |= dict.fromkeys(attention.besides, query_heads)
+        outputs |= {attention.key: key_heads, attention.value: key_heads, attention.query: query_heads}
+        if attention.fused is not None:
+            outputs[attention.query] = f"{query_heads} {key_heads} {key_heads}"
+        inputs[attention.out] = query_heads
         attributes |= {path: names[quantity] for path, quantity in attention.follows.items()}
     forwards = stack.feed_forward if isinstance(stack.feed_forward, tuple) else (stack.feed_forward,)
     for forward in forwards:
         if isinstance(forward, FeedForward):
-            outputs |= {path: [neurons] for path in (forward.gate, forward.up) if path is not None}
-            inputs[forward.down] = [neurons]
+            outputs |= {path: neurons for path in (forward.gate, forward.up) if path is not None}
+            inputs[forward.down] = neurons
     return {
         "name": stack.name,
         "blocks": stack.blocks,

@@ -25,7 +25,7 @@ class PerLayerWidths:
     aliases: widths that have no name in the config -> the config's name for what they are in the stock model.
     stacks: for each list of blocks its name and where it is, from the base model; then, by path in a block,
 
-        outputs, inputs: the widths that the size of a linear layer is proportional to (their sum).
+        outputs, inputs: the widths, of which the size of a linear layer is proportional to the sum.
         attributes: the width that a number read at run time is proportional to.
     """
 
@@ -41,42 +41,34 @@ class PerLayerWidths:
         config.per_layer_config, config.block_widths = None, None
         super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]
         base: Any = getattr(self, "base_model", self)
-        for stack in self.shapes["stacks"]:
-            if stack["name"] not in widths:
-                continue
+        for stack in self.shapes["stacks"] if widths else ():
             blocks: Any = base.get_submodule(stack["blocks"])
             for block, own in zip(blocks, widths[stack["name"]], strict=True):
                 _narrow_block(block, stack, self.shapes["aliases"], config, own)
         config.per_layer_config = overrides
+        config.__dict__.pop("block_widths", None)
         if overrides is None and widths:
             config.block_widths = widths
-        else:
-            del config.block_widths
 
 
 def _narrow_block(
     block: nn.Module, stack: dict[str, Any], aliases: dict[str, str], config: Any, own: dict[str, Any]
 ) -> None:
-    def scaled(size: int, names: list[str]) -> int:
-        # A width that the block's own config does not name is the global one.
+    def scaled(size: int, widths: str) -> int:
+        names = widths.split()
         whole = [int(getattr(config, aliases.get(name, name))) for name in names]
         here = [int(own.get(name, width)) for name, width in zip(names, whole, strict=True)]
         return size * sum(here) // sum(whole)
 
-    present = {name for name, _ in block.named_modules()}
-    for path, names in stack["outputs"].items():
-        if path in present:
-            linear = block.get_submodule(path)
+    for path, linear in block.named_modules():
+        if path in stack["outputs"] or path in stack["inputs"]:
             outputs, inputs = _sizes(linear)
-            _resize(linear, scaled(outputs, names), inputs)
-    for path, names in stack["inputs"].items():
-        if path in present:
-            linear = block.get_submodule(path)
-            outputs, inputs = _sizes(linear)
-            _resize(linear, outputs, scaled(inputs, names))
+            outputs = scaled(outputs, stack["outputs"][path]) if path in stack["outputs"] else outputs
+            inputs = scaled(inputs, stack["inputs"][path]) if path in stack["inputs"] else inputs
+            _resize(linear, outputs, inputs)
     for path, name in stack["attributes"].items():
         size: Any = reduce(getattr, path.split("."), block)
-        follow(block, path, scaled(size, [name]))
+        follow(block, path, scaled(size, name))
 
 
 def _sizes(linear: Any) -> tuple[int, int]:

@@ -116,6 +116,9 @@ def _partial(out: Path) -> Path:
 
 def _write_model(model: PreTrainedModel, encoding: Encoding, folder: Path, max_shard_size: str) -> None:
     with _unchanged(model):
+        # Transformers renames some weights of its own classes on the way, and of no other class.
+        if encoding.reencoded_as is None:
+            model.__class__ = class_named(encoding.architecture) or type(model)
         model.save_pretrained(folder, max_shard_size=max_shard_size)
     generation = getattr(model, "generation_config", None)
     if generation is not None:
@@ -128,17 +131,19 @@ def _write_model(model: PreTrainedModel, encoding: Encoding, folder: Path, max_s
 
 @contextmanager
 def _unchanged(model: PreTrainedModel) -> Iterator[None]:
-    """Undo what `save_pretrained` writes into the model's own config.
+    """Undo what is done to the model, and its config, while it is saved.
 
     Meanwhile the generation config is a default one: `save_pretrained` refuses some that checkpoints hold,
     and that must not cost a run.
     """
     values, generation = dict(model.config.__dict__), getattr(model, "generation_config", None)
+    own_class = type(model)
     if generation is not None:
         model.generation_config = GenerationConfig()
     try:
         yield
     finally:
+        model.__class__ = own_class
         model.config.__dict__.clear()
         model.config.__dict__.update(values)
         if generation is not None:

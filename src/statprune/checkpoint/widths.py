@@ -237,7 +237,12 @@ def _modelling_source(stock_class: Any, names: set[str], shapes: dict[str, Any])
     source = source.replace(
         "from torch import nn\n\nfrom statprune.surgery.follow import follow\n", imports, 1
     )
-    lines = [source, follows[follows.index("\n\nclass ") :], "", "SHAPES = " + json.dumps(shapes, indent=4)]
+    lines = [
+        source,
+        follows[follows.index("\nclass ") :].rstrip(),
+        "",
+        "SHAPES = " + json.dumps(shapes, indent=4),
+    ]
     for name in ordered:
         lines += ["", "", f"class {classes.PREFIX}{name}(PerLayerWidths, {name}):", "    shapes = SHAPES"]
     return "\n".join(lines) + "\n"
