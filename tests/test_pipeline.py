@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 import statprune
 from statprune.anatomy.lookup import anatomy_of
-from statprune.anatomy.sites import module_at
+from statprune.anatomy.producers import module_at
 from tests.saved import letter_tokenizer, save_tiny, sentences
 from tests.tiny import tiny_batch, tiny_model
 

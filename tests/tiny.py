@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import ARCHITECTURES, anatomy_of, entry_for
-from statprune.anatomy.sites import module_at
+from statprune.anatomy.producers import module_at
 from statprune.surgery.cut import cut
 from statprune.surgery.linear import weight_of
 

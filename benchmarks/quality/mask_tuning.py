@@ -13,7 +13,8 @@ from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy
-from statprune.anatomy.sites import Site, module_at
+from statprune.anatomy.producers import module_at
+from statprune.anatomy.sites import Site
 from statprune.budget.allocate import Budget
 from statprune.budget.plan import Plan
 from statprune.calibration.batches import Batch
@@ -106,7 +107,7 @@ def read_sites(
 
     readers = {attention.consumer: at_attention, forward.consumer: at_forward}
     if after_norm:
-        readers[anatomy.entry.feed_forward.up] = residual.append
+        readers[forward.producers[0].path] = residual.append
     advance(stream, block, index, readers)
 
 

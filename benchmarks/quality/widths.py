@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from statprune.anatomy.lookup import Anatomy
-from statprune.anatomy.sites import Site, module_at
+from statprune.anatomy.producers import module_at
+from statprune.anatomy.sites import Site
 from statprune.budget.allocate import Budget
 from statprune.budget.plan import Plan
 from statprune.calibration.stream import Stream
@@ -66,7 +67,7 @@ def keep_uncorrected(
 
 def staying(stream: Stream) -> Stream:
     """A second handle on `stream`: advancing it leaves `stream` in front of the same block."""
-    return Stream(list(stream.hidden), stream.real, stream.calls)
+    return stream.fork()
 
 
 def per_unit(

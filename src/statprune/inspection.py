@@ -16,9 +16,9 @@ from statprune.inputs import LONGEST_DEFAULT
 
 @dataclass(frozen=True)
 class SiteGroup:
-    """Sites of one kind and width: `blocks` of them; cost of one unit in parameters, and MACs per token."""
+    """Sites of one part and width: `blocks` of them; cost of one unit in parameters, and MACs per token."""
 
-    kind: SiteKind
+    part: str
     unit: str
     blocks: int
     units: int
@@ -64,6 +64,7 @@ def inspect(model: PreTrainedModel | str | Path) -> Inspection:
     context = min(LONGEST_DEFAULT, context_of(anatomy.entry, opened.config) or LONGEST_DEFAULT)
     total = sum(parameter.numel() for parameter in opened.parameters())
     prunable = Cost("params", context).dense(anatomy.sites)
+    left = _left_whole(anatomy)
     inside = sum(parameter.numel() for block in anatomy.blocks for parameter in block.parameters())
     return Inspection(
         model=name,
@@ -76,8 +77,9 @@ def inspect(model: PreTrainedModel | str | Path) -> Inspection:
         prunable_macs=Cost("macs", context).dense(anatomy.sites),
         sites=_groups(anatomy, context),
         kept_whole={
+            **left,
             "norms in blocks": {
-                "parameters": inside - prunable,
+                "parameters": inside - prunable - sum(each["parameters"] for each in left.values()),
                 "why": "they act on the hidden size, which stays",
             },
             "embeddings, final norm and head": {
@@ -89,11 +91,30 @@ def inspect(model: PreTrainedModel | str | Path) -> Inspection:
     )
 
 
+def _left_whole(anatomy: Anatomy) -> dict[str, dict[str, Any]]:
+    """The matrices of parts that no site narrows, under the names of those parts, with the reasons."""
+    reasons = anatomy.kept_whole()
+    if not reasons:
+        return {}
+    narrowed = {
+        (site.block, f"{path}.weight")
+        for site in anatomy.sites
+        for path in (*(producer.path for producer in site.producers), site.consumer)
+    }
+    count = sum(
+        parameter.numel()
+        for number, block in enumerate(anatomy.blocks)
+        for name, parameter in block.named_parameters()
+        if parameter.ndim > 1 and (number, name) not in narrowed
+    )
+    return {", ".join(reasons): {"parameters": count, "why": "; ".join(dict.fromkeys(reasons.values()))}}
+
+
 def _groups(anatomy: Anatomy, context: int) -> tuple[SiteGroup, ...]:
     macs = Cost("macs", context)
     counted = Counter(
         SiteGroup(
-            kind=site.kind,
+            part=site.part,
             unit=_unit(site.kind, site.group),
             blocks=0,
             units=site.units,

@@ -20,7 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from statprune.anatomy.lookup import Anatomy
-from statprune.anatomy.sites import Site, module_at
+from statprune.anatomy.producers import module_at
+from statprune.anatomy.sites import Site
 from statprune.budget.allocate import Budget
 from statprune.budget.cost import Cost, Of, Price
 from statprune.budget.damage import DamageCurve, DamageCurves

@@ -9,7 +9,7 @@ import torch
 from benchmarks.quality.least_squares_removal import DAMPING, remove_units
 from benchmarks.quality.mask_tuning import tuned_scalars, unit_products
 from statprune.anatomy.lookup import anatomy_of
-from statprune.anatomy.sites import module_at
+from statprune.anatomy.producers import module_at
 from statprune.surgery.linear import weight_of
 from tests.benchmarks.twins import behind, budget_of, consumers, reads_of, run_peer
 from tests.tiny import tiny_model

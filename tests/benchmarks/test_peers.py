@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.quality.peers import PEERS, fluctuations, uniform_widths, wanda_scores, weight_norms
 from statprune.anatomy.lookup import anatomy_of
-from statprune.anatomy.sites import module_at
+from statprune.anatomy.producers import module_at
 from statprune.errors import BudgetError
 from statprune.surgery.linear import weight_of
 from tests.benchmarks.twins import batches_of, budget_of, consumers, reads_of, run_peer

@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 from benchmarks.quality.peers import PEERS
 from statprune.anatomy.lookup import Anatomy, anatomy_of
-from statprune.anatomy.sites import module_at
+from statprune.anatomy.producers import module_at
 from statprune.budget.allocate import Budget
 from statprune.budget.cost import Cost
 from tests.tiny import tiny_batch
@@ -51,14 +51,14 @@ def reads_of(model: PreTrainedModel, paths: dict[str, str]) -> dict[str, np.ndar
 
 
 def consumers(anatomy: Anatomy) -> dict[str, str]:
-    return {s.name: f"{anatomy.entry.blocks}.{s.block}.{s.consumer}" for s in anatomy.sites}
+    return {s.name: f"{anatomy.runs[0].stack.blocks}.{s.block}.{s.consumer}" for s in anatomy.sites}
 
 
 def behind(anatomy: Anatomy) -> dict[str, str]:
     """The norms that read the residual stream behind every site."""
     if anatomy.entry.kind == "encoder":
         norms = {"attention": "attention.output.LayerNorm", "feed_forward": "output.LayerNorm"}
-        return {s.name: f"{anatomy.entry.blocks}.{s.block}.{norms[s.kind]}" for s in anatomy.sites}
+        return {s.name: f"{anatomy.runs[0].stack.blocks}.{s.block}.{norms[s.kind]}" for s in anatomy.sites}
     after = [f"layers.{block}.input_layernorm" for block in range(1, len(anatomy.blocks))] + ["norm"]
     return {
         s.name: f"layers.{s.block}.post_attention_layernorm" if s.kind == "attention" else after[s.block]

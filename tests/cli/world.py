@@ -92,6 +92,6 @@ def _models(root: Path) -> None:
     save_tiny(root / "decoding-bert", "bert", head="BertLMHeadModel", is_decoder=True)
 
     sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2}
-    config = transformers.GPTNeoXConfig(**sizes, num_attention_heads=4, max_position_embeddings=64)
-    transformers.GPTNeoXForCausalLM(config).save_pretrained(root / "gpt-neox")
-    letter_tokenizer().save_pretrained(root / "gpt-neox")
+    config = transformers.OlmoConfig(**sizes, num_attention_heads=4, max_position_embeddings=64)
+    transformers.OlmoForCausalLM(config).save_pretrained(root / "olmo")
+    letter_tokenizer().save_pretrained(root / "olmo")

@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy, anatomy_of
-from statprune.anatomy.sites import Site, module_at
+from statprune.anatomy.producers import module_at
+from statprune.anatomy.sites import Site
 from statprune.budget.cost import Cost
 from statprune.budget.plan import Plan, fit, full
 from statprune.calibration.batches import MASKS, inputs_of

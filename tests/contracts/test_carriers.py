@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from statprune.anatomy.lookup import anatomy_of
-from statprune.anatomy.sites import Site, module_at
+from statprune.anatomy.producers import module_at
+from statprune.anatomy.sites import Site
 from statprune.calibration.stream import before_first_block, until
 from statprune.engine.carriers import Observer
 from statprune.surgery.linear import weight_of

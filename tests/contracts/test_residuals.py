@@ -8,7 +8,7 @@ from torch import Tensor
 
 from statprune.anatomy.lookup import anatomy_of
 from statprune.anatomy.parts import BLOCK
-from statprune.anatomy.sites import module_at
+from statprune.anatomy.producers import module_at
 from statprune.calibration.batches import inputs_of
 from tests.tiny import MODEL_TYPES, tiny_batch, tiny_model
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import statprune
 from statprune.anatomy.lookup import anatomy_of
-from statprune.anatomy.sites import module_at
+from statprune.anatomy.producers import module_at
 from statprune.budget.plan import fit
 from statprune.engine import carriers
 from statprune.engine.refit import adapt, narrow, refit

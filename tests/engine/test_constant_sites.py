@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 import statprune
 from statprune.anatomy.lookup import anatomy_of
-from statprune.anatomy.sites import module_at
+from statprune.anatomy.producers import module_at
 from statprune.surgery.linear import weight_of
 from tests.tiny import tiny_batch, tiny_model
 

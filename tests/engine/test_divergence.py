@@ -42,7 +42,7 @@ def test_the_divergence_by_hand(family: str, head: str, options: dict[str, Any])
         for index, block in enumerate(anatomy_of(each).blocks):
             advance(stream, block, index)
         finals.append(stream.hidden)
-    outputs = Outputs(model, anatomy_of(model).blocks, [batch], finals[0])
+    outputs = Outputs(model, anatomy_of(model), [batch], finals[0])
     found = outputs.divergence(finals[1])
     assert outputs.divergence(finals[0]) == pytest.approx(0, abs=1e-9)
 

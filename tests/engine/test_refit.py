@@ -10,7 +10,9 @@ from transformers import PreTrainedModel
 
 import statprune
 from statprune.anatomy.lookup import anatomy_of
-from statprune.anatomy.sites import Site, module_at
+from statprune.anatomy.parts import BLOCK
+from statprune.anatomy.producers import module_at
+from statprune.anatomy.sites import Site
 from statprune.budget.plan import fit
 from statprune.engine.refit import refit
 from statprune.engine.trace import Trace
@@ -53,7 +55,7 @@ def seen_by(model: PreTrainedModel, batches: list[dict[str, Tensor]], block: int
             )
         ]
         for site in sites:
-            for path in {site.consumer, site.producers[0].path, site.residual} - {None}:
+            for path in {site.consumer, site.producers[0].path, *site.residual} - {BLOCK}:
                 hooks.append(
                     module_at(root, path).register_forward_pre_hook(
                         lambda _, a, note=note, path=path: note(f"in {path}", a[0])
@@ -121,7 +123,8 @@ def _adapt(thin, root, site: Site, reference, seen, held) -> None:
 
 def _narrow(root, site: Site, width: int, reference, seen, held) -> None:
     consumer = module_at(root, site.consumer)
-    residual = f"in {site.residual or ''}"
+    (path,) = site.residual
+    residual = f"in {path}"
     Z = seen[f"in {site.consumer}"]
     Y = reference[f"out {site.consumer}"] + reference[residual] - seen[residual]
     constant = consumer.bias is not None

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 
 import statprune
 from statprune.anatomy.lookup import anatomy_of
-from statprune.anatomy.sites import Site, module_at
+from statprune.anatomy.producers import module_at
+from statprune.anatomy.sites import Site
 from statprune.budget.plan import Plan, fit, full
 from statprune.engine import refit as engine
 from statprune.engine.divergence import CHOICES
@@ -74,7 +75,7 @@ def test_the_trace_is_what_the_finished_model_shows(family: str) -> None:
         assert each.rank == plan[site] * site.columns
         assert each.condition >= 1
         before, after = (seen_by(one, batches, site.block) for one in (dense, model))
-        output, residual = f"out {site.consumer}", f"in {site.residual or ''}"
+        output, residual = f"out {site.consumer}", f"in {site.residual[0]}"
         wanted = before[output] + before[residual] - after[residual]
         biased = module_at(anatomy_of(dense).blocks[site.block], site.consumer).bias is not None
         about = wanted - wanted.mean(axis=0) * biased

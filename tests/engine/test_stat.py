@@ -10,7 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import anatomy_of
-from statprune.anatomy.sites import Site, module_at
+from statprune.anatomy.producers import module_at
+from statprune.anatomy.sites import Site
 from statprune.budget.plan import fit
 from statprune.engine.backends import maker
 from statprune.engine.stat import measure, stat

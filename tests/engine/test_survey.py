@@ -9,7 +9,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import anatomy_of
-from statprune.anatomy.sites import Site, module_at
+from statprune.anatomy.producers import module_at
+from statprune.anatomy.sites import Site
 from statprune.budget.damage import DamageCurve
 from statprune.engine.divergence import Probe
 from statprune.engine.survey import DAMPING, FEWEST_TOKENS, LEVELS, survey, to_survey

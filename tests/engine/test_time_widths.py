@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import anatomy_of
-from statprune.anatomy.sites import module_at
+from statprune.anatomy.producers import module_at
 from statprune.budget.latency import Latency
 from statprune.budget.plan import fit, full
 from statprune.calibration.stream import Stream

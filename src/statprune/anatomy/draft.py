@@ -4,7 +4,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from statprune.anatomy.sites import shape_of
+from statprune.anatomy.producers import shape_of
 
 # What the parts of a block are commonly called, by the last or the last two names of a path.
 _COMMON = {

@@ -12,7 +12,8 @@ from statprune.anatomy.draft import draft_entry
 from statprune.anatomy.encoder_decoders import ENCODER_DECODERS
 from statprune.anatomy.encoders import ENCODERS
 from statprune.anatomy.parts import Architecture, Stack, Unprunable
-from statprune.anatomy.sites import Place, Site, feed_forward_of, module_at, sites_of
+from statprune.anatomy.producers import module_at
+from statprune.anatomy.sites import Place, Site, feed_forward_of, sites_of
 from statprune.errors import ModelError, UnknownArchitectureError
 
 ARCHITECTURES: tuple[Architecture, ...] = DECODERS + ENCODERS + ENCODER_DECODERS

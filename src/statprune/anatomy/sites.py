@@ -2,83 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
-from statprune.anatomy.parts import BLOCK, Attention, FeedForward, Quantity, SiteKind, Stack, Unprunable
+from statprune.anatomy.parts import BLOCK, Attention, FeedForward, Quantity, SiteKind, Stack, Unprunablefrom statprune.anatomy.producers import Carrier, Producer, Section, module_at, shape_of, spread
 
 CROSS_HEADS = "cross_attention_heads"
 """What this package calls the heads of cross-attention: configs have one number for both attentions."""
-
-
-def module_at(root: nn.Module, path: str) -> Any:
-    """The attribute at a dotted `path` below `root`; `root` itself where it is empty."""
-    return reduce(getattr, path.split("."), root) if path else root
-
-
-def shape_of(linear: nn.Module) -> tuple[int, int]:
-    """(outputs, inputs) of a Linear or of a transformers Conv1D, which stores its weight transposed."""
-    rows, columns = cast(Tensor, linear.weight).shape
-    return (rows, columns) if isinstance(linear, nn.Linear) else (columns, rows)
-
-
-def spread(kept: Tensor, width: int) -> Tensor:
-    """Indices, (len(kept) * width,) int64, of what the units `kept` (count,) int64 have `width` of each."""
-    return (kept[:, None] * width + torch.arange(width, device=kept.device)).reshape(-1)
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of a producer's weight in which unit u owns the rows offset + u * rows ... of its dense form."""
-
-    rows: int
-    offset: int = 0
-
-
-@dataclass(frozen=True)
-class Producer:
-    """A weight whose outputs make the units, one section of it after the other.
-
-    `reads` the hidden state that the site's first producer reads, or what an encoder returned, or positions.
-    """
-
-    path: str
-    sections: tuple[Section, ...]
-    reads: Literal["hidden", "encoded", "positions"] = "hidden"
-
-    @property
-    def rows(self) -> int:
-        """Rows that one unit owns."""
-        return sum(section.rows for section in self.sections)
-
-    def rows_of(self, kept: Tensor) -> Tensor:
-        """Row indices, (len(kept) * rows,) int64, of the units `kept` (count,) int64."""
-        return torch.cat([spread(kept, section.rows) + section.offset for section in self.sections])
-
-
-@dataclass(frozen=True)
-class Carrier:
-    """The producer that the consumer's input is linear in, the others given: values, or up beside a gate.
-
-    Of a weight that it shares with others, `before` is how many rows for each unit lie in front of its
-    own; in front of all of them, or, where they are `interleaved`, of each unit's.
-    """
-
-    path: str
-    rows: int
-    before: int = 0
-    interleaved: bool = False
-
-    def rows_of(self, units: int) -> Tensor:
-        """Its rows, (units * rows,) int64, in the weight of a site that has `units` units now."""
-        all_units = torch.arange(units)
-        if self.interleaved:
-            stride = self.before + self.rows
-            return (all_units[:, None] * stride + self.before + torch.arange(self.rows)).reshape(-1)
-        return spread(all_units, self.rows) + self.before * units
 
 
 @dataclass(frozen=True)

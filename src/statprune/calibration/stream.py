@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy, Run
-from statprune.anatomy.sites import module_at
+from statprune.anatomy.producers import module_at
 from statprune.calibration.batches import Batch, inputs_of, real_of
 from statprune.errors import NonFiniteError
 

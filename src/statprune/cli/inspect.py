@@ -18,7 +18,7 @@ def inspect_command(model: Model, json: Json = False, debug: Debug = False) -> N
         ["site", "unit", "blocks", "units", "params/unit", "MACs/unit"],
         [
             [
-                group.kind,
+                group.part,
                 group.unit,
                 str(group.blocks),
                 str(group.units),

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from statprune.anatomy.sites import Site, module_at, shape_of
+from statprune.anatomy.producers import module_at, shape_of
+from statprune.anatomy.sites import Site
 from statprune.calibration.stream import real_rows
 from statprune.linalg.bilinear import Gated, Mixed, Reading, refit_producer, slices_of
 from statprune.linalg.least_squares import ridge

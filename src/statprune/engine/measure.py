@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable
 
 from torch import Tensor, nn
 
-from statprune.anatomy.sites import Site, module_at
+from statprune.anatomy.producers import module_at
+from statprune.anatomy.sites import Site
 from statprune.budget.curves import Curve
 from statprune.calibration.stream import Reader, Stream, advance
 from statprune.errors import NonFiniteError

@@ -31,7 +31,8 @@ from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy
 from statprune.anatomy.parts import BLOCK
-from statprune.anatomy.sites import Site, module_at
+from statprune.anatomy.producers import module_at
+from statprune.anatomy.sites import Site
 from statprune.budget.plan import Plan
 from statprune.calibration.batches import Batch
 from statprune.calibration.stream import Stream, advance, before_first_block, real_rows, until

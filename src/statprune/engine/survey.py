@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy
-from statprune.anatomy.sites import Site, module_at
+from statprune.anatomy.producers import module_at
+from statprune.anatomy.sites import Site
 from statprune.budget.damage import DamageCurve, widths_to_measure
 from statprune.calibration.batches import Batch
 from statprune.calibration.stream import Reader, advance, before_first_block

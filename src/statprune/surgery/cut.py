@@ -2,7 +2,8 @@
 
 from torch import Tensor, nn
 
-from statprune.anatomy.sites import Site, module_at
+from statprune.anatomy.producers import module_at
+from statprune.anatomy.sites import Site
 from statprune.surgery.follow import follow
 from statprune.surgery.linear import keep_outputs, set_weight
 
