@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from statprune.anatomy.parts import BLOCK, Attention, FeedForward, Quantity, SiteKind, Stack, Unprunablefrom statprune.anatomy.producers import Carrier, Producer, Section, module_at, shape_of, spread
+from statprune.anatomy.parts import BLOCK, Attention, FeedForward, Quantity, SiteKind, Stack, Unprunable
+from statprune.anatomy.producers import Carrier, Producer, Section, module_at, shape_of, spread
 
 CROSS_HEADS = "cross_attention_heads"
 """What this package calls the heads of cross-attention: configs have one number for both attentions."""
