@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from statprune.checkpoint.register import register_all
 
 if TYPE_CHECKING:
+    from statprune.anatomy.lookup import register
     from statprune.answers import Answers, answer
     from statprune.budget.plan import Plan
     from statprune.demo import Demonstration, demonstrate
@@ -39,6 +40,7 @@ __all__ = [
     "evaluate",
     "inspect",
     "plan",
+    "register",
 ]
 
 _HOMES = {
@@ -58,6 +60,7 @@ _HOMES = {
     "evaluate": "quality",
     "inspect": "inspection",
     "plan": "planning",
+    "register": "anatomy.lookup",
 }
 
 register_all()

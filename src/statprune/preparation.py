@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from statprune import measurement as measurements
-from statprune.anatomy.lookup import Anatomy, anatomy_of
+from statprune.anatomy.lookup import Anatomy, anatomy_of, is_own
 from statprune.budget import plan as plans
 from statprune.budget.allocate import Budget, published, uniform
 from statprune.budget.cost import Cost, Price
@@ -24,7 +24,9 @@ from statprune.calibration.samples import (
 )
 from statprune.checkpoint.load import require_finite
 from statprune.checkpoint.per_layer_model import PerLayerWidths
+from statprune.checkpoint.rehearsal import rehearse
 from statprune.engine.backends import rows_seen
+from statprune.engine.contracts import require_contracts
 from statprune.engine.divergence import HOLD_OUT
 from statprune.engine.stat import Decide
 from statprune.errors import DataError, ModelError
@@ -70,6 +72,7 @@ def prepare(opened: Opened, recipe: Recipe, data: Any) -> Prepared:
     if recipe.keep is not None and recipe.of == "params":
         budget_of(recipe, Cost("params", seq_len)).require_reachable(anatomy.sites)
     samples = _samples(opened, anatomy, recipe, data, seq_len)
+    _require_described(opened, anatomy, samples)
     check_ids(samples, opened.model.config.vocab_size)
     context = int(samples.protocol["seq_len"])
     if anatomy.entry.kind == "encoder":
@@ -94,6 +97,7 @@ def prepare_measured(opened: Opened, recipe: Recipe, folder: Path) -> Prepared:
         recipe.restrictions.check(anatomy.sites)
         budget_of(recipe, measurement.price(recipe.of)).require_reachable(anatomy.sites)
     samples = measurement.samples
+    _require_described(opened, anatomy, samples)
     return Prepared(opened, anatomy, samples, fitted, measurement.context, tuple(samples.notes), measurement)
 
 
@@ -103,6 +107,15 @@ def _checked_anatomy(opened: Opened) -> Anatomy:
     _require_weights(opened)
     require_finite(opened.model)
     return anatomy
+
+
+def _require_described(opened: Opened, anatomy: Anatomy, samples: Samples) -> None:
+    """An entry of the user's own is tried out on two samples; those of this package are tested."""
+    if is_own(anatomy.entry):
+        rehearse(opened.model)
+        require_contracts(
+            opened.model, anatomy, {name: value[:2] for name, value in samples.batches[0].items()}
+        )
 
 
 def _require_known_class(opened: Opened) -> None:

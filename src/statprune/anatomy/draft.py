@@ -4,6 +4,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from statprune.anatomy.entry_file import UNKNOWN
 from statprune.anatomy.producers import shape_of
 
 # What the parts of a block are commonly called, by the last or the last two names of a path.
@@ -16,38 +17,64 @@ _COMMON = {
     "up": ("up_proj", "fc1", "c_fc", "fc_in", "dense_h_to_4h", "lin1", "intermediate.dense", "w3", "wi"),
     "down": ("down_proj", "fc2", "mlp.c_proj", "fc_out", "dense_4h_to_h", "lin2", "output.dense", "w2", "wo"),
 }
+_FUSED = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "qkv")
+_NORMS = ("post_attention_layernorm", "ffn_norm", "ln_2", "norm2", "final_layer_norm")
+_WIDTHS = {
+    "heads": ("num_attention_heads", "n_head", "num_heads", "n_heads"),
+    "neurons": ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "d_ff"),
+    "kv_heads": ("num_key_value_heads",),
+    "head_dim": ("head_dim",),
+}
 
 
 def draft_entry(model: PreTrainedModel) -> str:
-    """Source of an `Architecture(...)` with the paths that could be recognised and `?` for the others.
+    """Text of an entry's file, with the paths that could be recognised and "?" for the others.
 
     Every linear layer of the first block follows as a comment with its (outputs, inputs), so that the
     draft can be completed without opening the modelling file.
     """
-    base = model.base_model
-    path, blocks = _longest_list(base)
+    path, blocks = _longest_list(model.base_model)
     linears: dict[str, tuple[int, int]] = {}
+    norms: list[str] = []
     if blocks is not None:
-        linears = {
-            name: shape_of(module)
-            for name, module in blocks[0].named_modules()
-            if isinstance(module, nn.Linear | Conv1D)
-        }
-    found = {part: _recognise(linears, names) for part, names in _COMMON.items()}
-    gate = f'gate="{found["gate"]}", ' if found["gate"] != "?" else ""
+        for name, module in blocks[0].named_modules():
+            if isinstance(module, nn.Linear | Conv1D):
+                linears[name] = shape_of(module)
+            elif "Norm" in type(module).__name__:
+                norms.append(name)
+    found = {part: _recognise(list(linears), names) for part, names in _COMMON.items()}
+    fused = _recognise(list(linears), _FUSED)
+    if fused != UNKNOWN:
+        found |= {"query": fused, "key": fused, "value": fused}
     causal = "ForCausalLM" in type(model).__name__ or "LMHead" in type(model).__name__
+    widths = {
+        name: next((each for each in names if getattr(model.config, each, None) is not None), UNKNOWN)
+        for name, names in _WIDTHS.items()
+    }
+    optional = {name for name in ("kv_heads", "head_dim") if widths[name] == UNKNOWN}
     lines = [
-        "Architecture(",
-        f'    model_types=("{model.config.model_type}",),',
-        f'    kind="{"decoder" if causal else "encoder"}",',
-        f'    blocks="{path}",',
-        "    attention=Attention(",
-        *(f'        {part}="{found[part]}",' for part in ("query", "key", "value", "out")),
-        "    ),",
-        f'    feed_forward=FeedForward({gate}up="{found["up"]}", down="{found["down"]}", residual="?"),',
-        '    widths=Widths(heads="num_attention_heads", neurons="intermediate_size"),',
-        ")",
+        f"# A draft: check every line, and fill in what is {UNKNOWN}.",
+        f'model_types = ["{model.config.model_type}"]',
+        f'kind = "{"decoder" if causal else "encoder"}"',
+        "",
+        "[[stacks]]",
+        f'blocks = "{path}"',
+        "",
+        "[stacks.widths]",
+        *(f'{name} = "{value}"' for name, value in widths.items() if name not in optional),
+        "",
+        "[stacks.attention]",
+        *(f'{part} = "{found[part]}"' for part in ("query", "key", "value", "out")),
+        *(() if fused == UNKNOWN else (f'fused = "{UNKNOWN}"  # "concatenated" or "interleaved"',)),
+        "",
+        "[stacks.feed_forward]",
+        *(() if found["gate"] == UNKNOWN else (f'gate = "{found["gate"]}"',)),
+        *(f'{part} = "{found[part]}"' for part in ("up", "down")),
+        f'residual = ["{_recognise(norms, _NORMS)}"]  # the norm in front of it',
+        "",
+        "# The linear layers of its first block, (outputs, inputs):",
         *(f"# {name}: {shape}" for name, shape in linears.items()),
+        *(f"# norm: {name}" for name in norms),
     ]
     return "\n".join(lines)
 
@@ -55,12 +82,15 @@ def draft_entry(model: PreTrainedModel) -> str:
 def _longest_list(base: nn.Module) -> tuple[str, nn.ModuleList | None]:
     lists = [(name, module) for name, module in base.named_modules() if isinstance(module, nn.ModuleList)]
     top = [(n, m) for n, m in lists if not any(n.startswith(f"{other}.") for other, _ in lists)]
-    return max(top, key=lambda pair: len(pair[1]), default=("?", None))
+    return max(top, key=lambda pair: len(pair[1]), default=(UNKNOWN, None))
 
 
-def _recognise(linears: dict[str, tuple[int, int]], names: tuple[str, ...]) -> str:
+def _recognise(paths: list[str], names: tuple[str, ...]) -> str:
     for name in names:
-        for path in linears:
-            if path == name or path.endswith(f".{name}"):
-                return path
-    return "?"
+        # The whole path first: BERT has output.dense and attention.output.dense.
+        found = [path for path in paths if path == name] or [
+            path for path in paths if path.endswith(f".{name}")
+        ]
+        if found:
+            return found[0]
+    return UNKNOWN

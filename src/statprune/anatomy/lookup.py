@@ -1,6 +1,7 @@
 """Model -> its entry and its sites; an unknown model gets an error that holds a draft entry."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -11,12 +12,46 @@ from statprune.anatomy.decoders import DECODERS
 from statprune.anatomy.draft import draft_entry
 from statprune.anatomy.encoder_decoders import ENCODER_DECODERS
 from statprune.anatomy.encoders import ENCODERS
+from statprune.anatomy.entry_file import read_entry
 from statprune.anatomy.parts import Architecture, Stack, Unprunable
 from statprune.anatomy.producers import module_at
 from statprune.anatomy.sites import Place, Site, feed_forward_of, sites_of
 from statprune.errors import ModelError, UnknownArchitectureError
 
 ARCHITECTURES: tuple[Architecture, ...] = DECODERS + ENCODERS + ENCODER_DECODERS
+
+_registered: list[Architecture] = []
+
+
+def register(entry: Architecture | str | Path) -> Architecture:
+    """Add an entry of your own, or the one in a TOML file, for as long as this process runs.
+
+    Every model of its types is checked against it before the data is read. A folder of such a model loads
+    where the entry is registered, or with `trust_remote_code=True`.
+
+    Raises:
+        ModelError: the file is no entry, or one of its types has another entry.
+    """
+    made = entry if isinstance(entry, Architecture) else read_entry(entry)
+    if not made.model_types:
+        raise ModelError("the entry names no model type. Fill in model_types.")
+    for name in made.model_types:
+        known = entry_for(name)
+        if known is not None and known != made:
+            raise ModelError(f"'{name}' has an entry already. Give it another model type, or use that one.")
+    if made not in _registered and made not in ARCHITECTURES:
+        _registered.append(made)
+    return made
+
+
+def is_own(entry: Architecture) -> bool:
+    """Whether `entry` came from the user."""
+    return entry not in ARCHITECTURES
+
+
+def architectures() -> tuple[Architecture, ...]:
+    """All entries: this package's, then those registered."""
+    return (*ARCHITECTURES, *_registered)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +107,7 @@ class Anatomy:
 
 def entry_for(model_type: str) -> Architecture | None:
     """The entry that lists this model type, or None."""
-    return next((entry for entry in ARCHITECTURES if model_type in entry.model_types), None)
+    return next((entry for entry in architectures() if model_type in entry.model_types), None)
 
 
 def head_dim_of(stack: Stack, config: Any) -> int:
@@ -97,10 +132,11 @@ def anatomy_of(model: PreTrainedModel) -> Anatomy:
     config = model.config
     entry = entry_for(config.model_type)
     if entry is None:
-        known = ", ".join(name for each in ARCHITECTURES for name in each.model_types)
+        known = ", ".join(name for each in architectures() for name in each.model_types)
         raise UnknownArchitectureError(
             f"model type '{config.model_type}' ({type(model).__name__}) has no entry; known are {known}. "
-            f"A draft of its entry, to be checked and completed:\n{draft_entry(model)}"
+            f"Save this draft to a file, check and complete it, and give it with --entry FILE or "
+            f"statprune.register(FILE):\n{draft_entry(model)}"
         )
     _refuse_unusable(model, entry)
     runs: list[Run] = []

@@ -10,6 +10,7 @@ from statprune.cli.options import (
     Debug,
     Device,
     Dtype,
+    Entry,
     Floor,
     Json,
     MaybeData,
@@ -19,6 +20,7 @@ from statprune.cli.options import (
     SeqLen,
     TextColumn,
     columns,
+    register_entries,
     restrictions,
 )
 from statprune.cli.show import as_json, block_progress, count, quieten_libraries, say, table
@@ -72,6 +74,7 @@ def compress_command(
     floor: Floor = None,
     protect: Protect = None,
     pin: Pin = None,
+    entry: Entry = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     seed: Annotated[
@@ -86,6 +89,7 @@ def compress_command(
 ) -> None:
     """Make a model smaller, and save it as a folder that loads."""
     quieten_libraries()
+    register_entries(entry)
     if out is None and not dry_run:
         raise OutputError("no output folder; give --out DIR, or --dry-run to see the plan only.")
     said = {

@@ -10,12 +10,14 @@ from statprune.cli.options import (
     Debug,
     Device,
     Dtype,
+    Entry,
     Json,
     Model,
     Seed,
     SeqLen,
     TextColumn,
     columns,
+    register_entries,
 )
 from statprune.cli.show import as_json, quieten_libraries, say, show_protocol
 
@@ -26,6 +28,7 @@ def evaluate_command(
     seq_len: SeqLen = None,
     text_column: TextColumn = None,
     max_tokens: Annotated[int | None, typer.Option(help="Read no more than this.", min=1)] = None,
+    entry: Entry = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     seed: Seed = 0,
@@ -34,6 +37,7 @@ def evaluate_command(
 ) -> None:
     """Measure perplexity (decoders) or masked-token loss (encoders), and print its protocol."""
     quieten_libraries()
+    register_entries(entry)
     measured = statprune.evaluate(
         model,
         data=data,

@@ -1,13 +1,14 @@
 """`statprune inspect`."""
 
 import statprune
-from statprune.cli.options import Debug, Json, Model
+from statprune.cli.options import Debug, Entry, Json, Model, register_entries
 from statprune.cli.show import as_json, count, quieten_libraries, say, table
 
 
-def inspect_command(model: Model, json: Json = False, debug: Debug = False) -> None:
+def inspect_command(model: Model, entry: Entry = None, json: Json = False, debug: Debug = False) -> None:
     """Show what can be pruned, in units, parameters and MACs, and what cannot and why."""
     quieten_libraries()
+    register_entries(entry)
     found = statprune.inspect(model)
     if json:
         as_json(found.to_json())

@@ -1,8 +1,11 @@
 """Options that several commands share."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+import statprune
 
 Model = Annotated[str, typer.Argument(help="A model's folder, or its name on the hub.", show_default=False)]
 Data = Annotated[
@@ -38,8 +41,20 @@ Pin = Annotated[
     list[str] | None, typer.Option(help="The width of a site, SITE=UNITS, whatever the budget; repeatable.")
 ]
 Multiple = Annotated[int, typer.Option(help="Neuron counts are multiples of this, or full.")]
+Entry = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="A TOML file that describes a kind of model which this package does not know; repeatable.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def register_entries(entries: list[Path] | None) -> None:
+    """Add the entries that --entry names."""
+    for path in entries or []:
+        statprune.register(path)
 
 
 def columns(text_column: str | None) -> str | tuple[str, str] | None:

@@ -10,6 +10,7 @@ from statprune.cli.options import (
     Debug,
     Device,
     Dtype,
+    Entry,
     Floor,
     Json,
     MaybeData,
@@ -19,6 +20,7 @@ from statprune.cli.options import (
     SeqLen,
     TextColumn,
     columns,
+    register_entries,
     restrictions,
 )
 from statprune.cli.show import as_json, block_progress, count, quieten_libraries, say, table
@@ -50,6 +52,7 @@ def plan_command(
     ] = None,
     seq_len: SeqLen = None,
     text_column: TextColumn = None,
+    entry: Entry = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     seed: Annotated[
@@ -60,6 +63,7 @@ def plan_command(
 ) -> None:
     """Measure a model once, then answer any budget in seconds."""
     quieten_libraries()
+    register_entries(entry)
     said = {
         "samples": samples,
         "seq_len": seq_len,

@@ -1,0 +1,44 @@
+"""Whether pruned models of a kind can be saved and opened, tried out without weights, before any work."""
+
+import torch
+from transformers import PreTrainedModel
+
+from statprune.anatomy.lookup import anatomy_of
+from statprune.anatomy.producers import module_at
+from statprune.checkpoint.classes import class_named, stock_class_of
+from statprune.checkpoint.widths import encode
+from statprune.errors import ModelError
+from statprune.surgery.cut import cut
+from statprune.surgery.linear import weight_of
+
+
+def rehearse(model: PreTrainedModel) -> None:
+    """Cut a model of this config unevenly, write its config, and build the class that would open it.
+
+    Raises:
+        ModelError: what would be opened has other shapes than what was cut; names the first weight.
+    """
+    stock_class = stock_class_of(type(model))
+    with torch.device("meta"):
+        narrowed: PreTrainedModel = stock_class(type(model.config).from_dict(model.config.to_dict()))
+        for site in anatomy_of(narrowed).sites:
+            block = anatomy_of(narrowed).blocks[site.block]
+            kept = torch.arange(max(1, site.units - 1 - site.block % 2))
+            weight = weight_of(module_at(block, site.consumer))
+            cut(block, site, kept, weight[:, site.columns_of(kept)])
+        encoding = encode(narrowed, anatomy_of(narrowed))
+        opener = class_named(encoding.architecture)
+        if opener is None:
+            raise ModelError(
+                f"{encoding.architecture}, the class to open {stock_class.__name__} with, is none."
+            )
+        opened = opener(encoding.config)
+    wanted, found = (
+        {name: tuple(value.shape) for name, value in each.state_dict().items()} for each in (narrowed, opened)
+    )
+    for name, shape in wanted.items():
+        if found.get(name) != shape:
+            raise ModelError(
+                f"{name} would be {shape} once cut, and {found.get(name)} once saved and opened. "
+                f"The entry does not describe this model: check widths."
+            )
