@@ -104,7 +104,9 @@ def answer(
 def _answer(found: Measurement, recipe: Recipe) -> Answer:
     price, keep = found.price(recipe.of), float(recipe.keep or 1.0)
     try:
-        plan = found.allocate(budget_of(recipe, price), recipe.widths or "per-layer")
+        plan = found.allocate(
+            budget_of(recipe, price, found.about.get("stock_units")), recipe.widths or "per-layer"
+        )
     except BudgetError as error:
         return Answer(keep, None, 0.0, 0, 0.0, str(error))
     share = price.of_plan(plan, found.sites) / price.dense(found.sites)

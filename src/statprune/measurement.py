@@ -75,7 +75,7 @@ class Measurement:
     def allocate(
         self,
         budget: Budget,
-        widths: Literal["per-layer", "uniform"],
+        widths: Literal["per-layer", "uniform", "stock"],
         curves: DamageCurves | None = None,
     ) -> Plan:
         """The plan of least predicted damage; by other curves than those measured where they are given.
@@ -86,7 +86,7 @@ class Measurement:
         """
         budget.restrictions.check(self.sites)
         budget.require_reachable(self.sites)
-        rule = uniform_knapsack if widths == "uniform" else knapsack
+        rule = knapsack if widths == "per-layer" else uniform_knapsack
         return rule(self.curves if curves is None else curves, self.sites, budget)
 
     def predicted(self, plan: Plan) -> float:

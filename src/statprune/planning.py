@@ -15,6 +15,7 @@ from statprune import measurement as measurements
 from statprune.budget.plan import Plan
 from statprune.budget.restrictions import Restrictions
 from statprune.calibration.batches import Batch
+from statprune.checkpoint.stock import stock_units
 from statprune.engine.divergence import (
     HOLD_OUT,
     Probe,
@@ -113,6 +114,7 @@ def surveyed(prepared: Prepared, *, with_latency: bool, progress: Progress) -> M
             "dtype": str(model.dtype).removeprefix("torch."),
             "notes": list(prepared.notes),
             "damage": probe.unit,
+            "stock_units": stock_units(model, anatomy),
         },
     )
 
@@ -125,7 +127,8 @@ def allocated(
     Raises:
         InputError: the budget cannot be reached.
     """
-    budget, widths = budget_of(recipe, measurement.price(recipe.of)), recipe.widths or "per-layer"
+    budget = budget_of(recipe, measurement.price(recipe.of), measurement.about.get("stock_units"))
+    widths = recipe.widths or "per-layer"
     plan = measurement.allocate(budget, widths)
     if not recipe.search:
         return plan

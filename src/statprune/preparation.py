@@ -1,6 +1,7 @@
 """Everything that can be refused is refused here, before the first pass over the data."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from statprune.calibration.samples import (
 from statprune.checkpoint.load import require_finite
 from statprune.checkpoint.per_layer_model import PerLayerWidths
 from statprune.checkpoint.rehearsal import rehearse
+from statprune.checkpoint.stock import stock_units
 from statprune.engine.backends import rows_seen
 from statprune.engine.contracts import require_contracts
 from statprune.engine.divergence import HOLD_OUT
@@ -159,18 +161,29 @@ def _fitted(recipe: Recipe, anatomy: Anatomy) -> Plan | None:
     return plans.full(anatomy.sites) if recipe.keep == 1 and not recipe.restrictions else None
 
 
-def budget_of(recipe: Recipe, price: Price) -> Budget:
-    """The recipe's budget, counted or measured as `price` does."""
-    return Budget(recipe.keep or 1.0, price, recipe.multiple, recipe.restrictions)
+def budget_of(recipe: Recipe, price: Price, stock: Mapping[str, Sequence[int]] | None = None) -> Budget:
+    """The recipe's budget, counted or measured as `price` does.
+
+    Uniform head counts are those that a stock config can say, `stock`, where the family's config can say
+    fewer heads at all; stock widths in any case.
+    """
+    limits = recipe.restrictions
+    some = any(len(units) > 1 for units in (stock or {}).values())
+    if stock and (recipe.widths == "stock" or (recipe.widths == "uniform" and some)):
+        limits = replace(limits, only=stock)
+    return Budget(recipe.keep or 1.0, price, recipe.multiple, limits)
 
 
 def stat_rule(recipe: Recipe, prepared: Prepared) -> Decide:
     """How method stat makes a plan from its curves."""
     kind, sites = prepared.anatomy.entry.kind, prepared.anatomy.sites
-    budget = budget_of(recipe, Cost("macs" if recipe.of == "macs" else "params", prepared.context))
+    stock = stock_units(prepared.opened.model, prepared.anatomy)
+    cost = Cost("macs" if recipe.of == "macs" else "params", prepared.context)
+    widths = recipe.widths or STAT_WIDTHS.get(kind, "per-layer")
+    budget = budget_of(replace(recipe, widths=widths), cost, stock)
 
     def decide(curves: Curves) -> Plan:
-        if (recipe.widths or STAT_WIDTHS[kind]) == "uniform":
+        if widths != "per-layer":
             return uniform(curves, sites, budget)
         return published(curves, sites, budget, kind)
 

@@ -11,7 +11,7 @@ from statprune.engine.backends import Backend
 from statprune.errors import BudgetError, InputError, PlanError
 
 Method = Literal["refit", "stat"]
-WidthsRule = Literal["per-layer", "uniform"]
+WidthsRule = Literal["per-layer", "uniform", "stock"]
 
 
 @dataclass(frozen=True)

@@ -161,10 +161,12 @@ def uniform_knapsack(curves: DamageCurves, sites: Sequence[Site], budget: Budget
     """
     damages = {site.name: curves[site.name].damage() for site in sites}
     blocks, limit, best = blocks_of(sites), budget.limit(sites), None
+    sayable = ", head counts that stock transformers can open" if budget.restrictions.only else ""
+    why = f"uniform{sayable}, least predicted damage"
     for heads in _in_common("attention", sites, budget, blocks):
         for neurons in _in_common("feed_forward", sites, budget, blocks):
             widths = {site.name: heads if site.kind == "attention" else neurons for site in sites}
-            plan = Plan(widths, f"uniform, least predicted damage, keep {budget.keep:g} of {budget.cost.of}")
+            plan = Plan(widths, f"{why}, keep {budget.keep:g} of {budget.cost.of}")
             damage = _sum(damages, plan)
             if budget.cost.of_plan(plan, sites) <= limit and (best is None or damage < best[0]):
                 best = damage, plan
@@ -187,4 +189,4 @@ def _sum(damages: Mapping[str, Floats], plan: Plan) -> float:
 
 def _in_common(kind: SiteKind, sites: Sequence[Site], budget: Budget, blocks: int) -> list[int]:
     legal = [set(budget.widths(site, blocks)) for site in sites if site.kind == kind]
-    return sorted(set.intersection(*legal))
+    return sorted(set.intersection(*legal)) if legal else [0]

@@ -18,14 +18,16 @@ class Restrictions:
         floors: least units to keep, by site or by kind of site ("attention", "feed_forward").
         protect: blocks that keep every unit; negative numbers count from the last block.
         pins: the width of a site, whatever the budget.
+        only: the widths that a site may have, by site; for what a config can say.
     """
 
     floors: Mapping[str, int] = field(default_factory=dict)
     protect: Sequence[int] = ()
     pins: Mapping[str, int] = field(default_factory=dict)
+    only: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.floors or self.protect or self.pins)
+        return bool(self.floors or self.protect or self.pins or self.only)
 
     def check(self, sites: Sequence[Site]) -> None:
         """Refuse what this model does not have.
@@ -63,7 +65,7 @@ class Restrictions:
             return width == self.pins[site.name]
         if self._protects(site, blocks):
             return width == site.units
-        return width >= self.floor(site)
+        return width >= self.floor(site) and width in self.only.get(site.name, (width,))
 
     def _protects(self, site: Site, blocks: int) -> bool:
         return site.block in self.protect or site.block - blocks in self.protect

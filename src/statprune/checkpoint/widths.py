@@ -51,12 +51,12 @@ def encode(model: PreTrainedModel, anatomy: Anatomy) -> Encoding:
     stock_class = classes.stock_class_of(type(model))
     model_type = model.config.model_type
     widths = _widths(anatomy)
-    config = _copy_of_config(model)
+    config = copy_of_config(model)
 
     obstacle = _obstacle(model, anatomy, widths)
     if obstacle is None:
-        _write_stock(config, anatomy, widths)
-        if _accepts(config):
+        write_stock(config, anatomy, widths)
+        if accepts(config):
             config.architectures = [stock_class.__name__]
             reason = f"every block has the same widths, and the config of {model_type} can say them."
             return Encoding(config, stock_class.__name__, True, None, None, reason)
@@ -65,11 +65,11 @@ def encode(model: PreTrainedModel, anatomy: Anatomy) -> Encoding:
         refusal = (
             f"the config of {model_type} refuses {heads} heads for a hidden size of {config.hidden_size}"
         )
-        encoding = None if other is None else _reencode(model, config, stock_class, other, refusal)
+        encoding = None if other is None else reencoded(model, config, stock_class, other, refusal)
         if encoding is not None:
             return encoding
         obstacle = f"{refusal}, and no other model type has the same weights"
-        config = _copy_of_config(model)
+        config = copy_of_config(model)
 
     _write_per_layer(config, anatomy, widths)
     architecture = classes.PREFIX + stock_class.__name__
@@ -81,7 +81,8 @@ def encode(model: PreTrainedModel, anatomy: Anatomy) -> Encoding:
     return Encoding(config, architecture, False, None, source, f"{obstacle}.")
 
 
-def _copy_of_config(model: PreTrainedModel) -> Any:
+def copy_of_config(model: PreTrainedModel) -> Any:
+    """The config of `model`, that of its own dtype; the original is left alone."""
     config = deepcopy(model.config)
     config.dtype = str(model.dtype).removeprefix("torch.")
     return config
@@ -96,9 +97,9 @@ def adopt(model: PreTrainedModel, anatomy: Anatomy) -> None:
     widths = _widths(anatomy)
     stock_class = classes.stock_class_of(type(model))
     trial = deepcopy(model.config)
-    _write_stock(trial, anatomy, widths)
-    if _obstacle(model, anatomy, widths) is None and _accepts(trial):
-        _write_stock(model.config, anatomy, widths)
+    write_stock(trial, anatomy, widths)
+    if _obstacle(model, anatomy, widths) is None and accepts(trial):
+        write_stock(model.config, anatomy, widths)
         model.__class__ = stock_class
     else:
         _write_per_layer(model.config, anatomy, widths)
@@ -139,7 +140,8 @@ def _obstacle(model: PreTrainedModel, anatomy: Anatomy, widths: Mapping[str, lis
     return None
 
 
-def _write_stock(config: Any, anatomy: Anatomy, widths: Mapping[str, list[int]]) -> None:
+def write_stock(config: Any, anatomy: Anatomy, widths: Mapping[str, list[int]]) -> None:
+    """Write the first of each of `widths`, by the config's names, and the size of a head, into `config`."""
     _clear(config)
     for run in anatomy.runs:
         name = run.stack.widths.head_dim
@@ -180,11 +182,11 @@ def _write_per_layer(config: Any, anatomy: Anatomy, widths: Mapping[str, list[in
     config.per_layer_config = dict(enumerate(own[stack.name]))
     # Without this, a stock class refuses the config at once, whatever it is told about mismatched sizes. But
     # the validator of some configs reads global widths.
-    if not _accepts(config):
+    if not accepts(config):
         config.allow_global_per_layer_attribute_access = True
 
 
-def _accepts(config: Any) -> bool:
+def accepts(config: Any) -> bool:
     """Whether a config file of this content can be read again."""
     try:
         type(config)(**config.to_dict())
@@ -193,8 +195,8 @@ def _accepts(config: Any) -> bool:
     return True
 
 
-def _reencode(
-    model: PreTrainedModel, config: Any, stock_class: Any, other: str, refusal: str
+def reencoded(
+    model: PreTrainedModel, config: Any, stock_class: Any, other: str, refusal: str = ""
 ) -> Encoding | None:
     """The same model written as model type `other`; None where it lacks one of the weights, or adds one."""
     others = classes.stock_names(other)

@@ -50,7 +50,8 @@ def compress_command(
     widths: Annotated[
         str | None,
         typer.Option(
-            help="per-layer or uniform (the same in every block; loads in stock transformers).",
+            help="per-layer; uniform, the same in every block; or stock: uniform, as stock transformers can "
+            "open it.",
             show_default="per-layer; stat: uniform for decoders",
         ),
     ] = None,

@@ -42,7 +42,7 @@ def plan_command(
         typer.Option(help="Share to answer for; repeatable.", show_default="0.9 0.8 0.7 0.6 0.5"),
     ] = None,
     of: Annotated[str, typer.Option(help="What the share is of: params, macs or latency.")] = "params",
-    widths: Annotated[str, typer.Option(help="per-layer or uniform.")] = "per-layer",
+    widths: Annotated[str, typer.Option(help="per-layer, uniform or stock.")] = "per-layer",
     multiple: Multiple = 8,
     floor: Floor = None,
     protect: Protect = None,
