@@ -78,5 +78,5 @@ def test_what_cannot_be_pruned_is_refused() -> None:
         statprune.inspect(tiny_model("bert", head="BertLMHeadModel", is_decoder=True))
     model = tiny_model("llama")
     model.config.model_type = "lama"
-    with pytest.raises(UnknownArchitectureError, match=r'(?s)\'lama\'.*down="mlp.down_proj"'):
+    with pytest.raises(UnknownArchitectureError, match=r'(?s)\'lama\'.*down = "mlp.down_proj"'):
         statprune.inspect(model)
