@@ -6,7 +6,9 @@ Needs `pip install 'statprune[llama-cpp]'`. Run as a module: as a script it woul
 """
 
 import argparse
+import ctypes
 import tempfile
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,9 @@ PROMPTS = {
     "stories260K": ("Once upon a time", "Lily and Tom went to the", "The dog was very"),
     "wiki-llama-7m": ("The river flows", "In 1987, he was", "The village is located in"),
 }
+MULTIPLES = (1, 32, 256)
+QUANTISED = {"Q8_0": 7, "Q4_0": 2, "Q4_K_M": 15}
+"""llama.cpp's numbers for them."""
 RANDOM = ("mistral", "qwen2", "qwen3")
 
 
@@ -105,6 +110,48 @@ def same_text(path: Path, model: Any, tokenizer: Any, prompt: str) -> bool:
     )
 
 
+@torch.no_grad()
+def quantised(multiple: int, scratch: Path) -> list[dict[str, Any]]:
+    """A per-layer wiki-llama-7m, quantised by llama.cpp itself: what `--multiple` is worth."""
+    import llama_cpp  # noqa: PLC0415 - an optional library
+    from gguf import GGUFReader  # noqa: PLC0415 - an optional library
+
+    folder, dense = scratch / f"multiple-{multiple}", scratch / f"multiple-{multiple}.gguf"
+    data = text_of("wiki-llama-7m")
+    made = compress(
+        shared("models/wiki-llama-7m"), keep=KEEP, data=data, samples=64, seq_len=128, multiple=multiple,
+        out=folder,
+    )  # fmt: skip
+    export_gguf(folder, dense, dtype="f32")
+    tokenizer, model = made.tokenizer, load(folder).model
+    ids = tokenizer(shared("data/wikitext-2/wiki.test.raw").read_text(encoding="utf-8")[:4000])["input_ids"]
+    ids = ids[:TOKENS]
+    ours = model(torch.tensor([ids])).logits[0].numpy()
+    rows = []
+    for name, number in QUANTISED.items():
+        options = llama_cpp.llama_model_quantize_default_params()
+        options.ftype, options.nthread = number, 1
+        path = scratch / f"multiple-{multiple}-{name}.gguf"
+        if llama_cpp.llama_model_quantize(str(dense).encode(), str(path).encode(), ctypes.byref(options)):
+            raise SystemExit(f"llama.cpp does not quantise {dense} as {name}")
+        logits = consume(path, ids)["logits"]
+        kinds = Counter(
+            tensor.tensor_type.name for tensor in GGUFReader(path).tensors if "ffn_down" in tensor.name
+        )
+        rows.append(
+            {
+                "multiple": multiple,
+                "type": name,
+                "bytes": path.stat().st_size,
+                "ffn_down": dict(kinds),
+                "difference": float(np.abs(logits - ours).max()),
+                "agreement": float((logits.argmax(-1) == ours.argmax(-1)).mean()),
+            }
+        )
+        print(rows[-1], flush=True)
+    return rows
+
+
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     transformers.utils.logging.set_verbosity_error()
@@ -124,6 +171,7 @@ def main() -> None:
                     source, keep=KEEP, widths=widths, data=text_of(name), samples=64, seq_len=128, out=folder
                 )
                 rows.append(compare(folder, told, widths, scratch))
+        later = [row for multiple in MULTIPLES for row in quantised(multiple, scratch)]
     cells = [
         [
             row["model"],
@@ -159,8 +207,23 @@ def main() -> None:
                 "q8_0: difference", "agreement", "MB", "largest logit",
             ],
             cells,
+        )
+        + "\n\nwiki-llama-7m per layer, quantised by llama.cpp's own quantiser from f32\n\n"
+        + table(
+            ["--multiple", "type", "MB", "difference", "agreement", "types of ffn_down, blocks"],
+            [
+                [
+                    str(row["multiple"]),
+                    row["type"],
+                    f"{row['bytes'] / 1e6:.2f}",
+                    f"{row['difference']:.2f}",
+                    f"{row['agreement']:.1%}",
+                    ", ".join(f"{kind} {count}" for kind, count in sorted(row["ffn_down"].items())),
+                ]
+                for row in later
+            ],
         ),
-        rows,
+        [*rows, *later],
     )  # fmt: skip
 
 

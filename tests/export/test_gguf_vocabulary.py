@@ -1,5 +1,6 @@
 """Tokenizers: what llama.cpp is told, and that those it would misread are refused."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers.trainers import BpeTrainer
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerFast
 
 from statprune.errors import ModelError
 from statprune.export.gguf import export_gguf
@@ -123,6 +124,17 @@ def test_sentencepiece_scores_split_as_the_merges_do() -> None:
     for text in [PROBE, *texts]:
         ours = [found.tokens.index(piece) for piece in split_by_scores(text, scores, prefix=True)]
         assert ours == tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("options", "prefix"), [({}, True), ({"legacy": True}, True), ({"add_prefix_space": False}, False)]
+)
+def test_the_llama_tokenizer_of_transformers_can_be_said(options: dict[str, Any], prefix: bool) -> None:
+    core = json.loads((STORIES / "tokenizer.json").read_text())["model"]
+    merges = [tuple(pair) for pair in core["merges"]]
+    found = told(LlamaTokenizer(vocab=core["vocab"], merges=merges, **options), rows=520)
+    assert (found.model, found.add_space_prefix) == ("llama", prefix)
+    assert (found.types[0], found.special["unk"]) == (2, 0)
 
 
 def test_merges_that_no_scores_can_say_are_refused() -> None:

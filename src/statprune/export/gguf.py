@@ -20,7 +20,7 @@ from statprune.export.target import aside, require_library
 
 _FILE_TYPES = {"f32": 0, "f16": 1, "q8_0": 7, "bf16": 32}
 _ALLOWED = {"f32": 1e-4, "f16": 0.02, "bf16": 0.05, "q8_0": 0.3}
-"""Of the largest logit: llama.cpp also rounds what matrices are multiplied by. A wrong file is off by all of it."""
+"""Of the largest logit: llama.cpp also rounds what matrices are multiplied by. Wrong files are off by all."""
 _PROMPT = 24
 """Tokens on which logits are compared."""
 _ADVICE = "Nothing was kept; please report this with the model's config.json."
@@ -100,7 +100,7 @@ def export_gguf(
         _compare_bits(partial, planned)
         compared = _compare_outputs(partial, model, vocabulary, loaded.tokenizer, chosen)
         size = partial.stat().st_size
-        notes = (*widths.notes, *notes_on_rows(planned, chosen), *(vocabulary.notes if vocabulary else ()))
+        notes = (*widths.notes, *notes_on_rows(planned), *(vocabulary.notes if vocabulary else ()))
     return GgufFile(
         path=str(target),
         architecture=widths.architecture,

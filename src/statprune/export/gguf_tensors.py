@@ -79,25 +79,28 @@ def planned_tensors(model: PreTrainedModel, widths: Widths, dtype: str) -> list[
     return planned
 
 
-def notes_on_rows(planned: list[Planned], dtype: str) -> list[str]:
-    """What row lengths cost: q8_0 that became f16, and what K-quants will not do later."""
+def notes_on_rows(planned: list[Planned]) -> list[str]:
+    """What row lengths cost once the file is quantised, here or by llama.cpp."""
     rows = {each.name: each.make().shape[-1] for each in planned if each.make().ndim > 1}
-    notes = []
-    left = [each.name for each in planned if dtype == "q8_0" and each.dtype == "f16"]
-    if left:
-        notes.append(
-            f"{_some(left)} stay f16: q8_0 needs rows that are multiples of {_Q8_ROW}. For neurons, "
-            f"`statprune compress --multiple {_Q8_ROW}` gives them."
-        )
-    odd = [name for name, length in rows.items() if length % _K_ROW]
-    if odd:
-        neurons = any(name.endswith("ffn_down.weight") for name in odd)
-        remedy = f" For ffn_down, `statprune compress --multiple {_K_ROW}` avoids it." if neurons else ""
-        notes.append(
-            f"llama.cpp's K-quants need rows that are multiples of {_K_ROW}; it would fall back to another "
-            f"type for {_some(odd)}.{remedy}"
-        )
-    return notes
+    found = (
+        (
+            [name for name, length in rows.items() if length % _Q8_ROW],
+            f"stay f16 when quantised, here or by llama.cpp: their rows are no multiples of {_Q8_ROW}.",
+            _Q8_ROW,
+        ),
+        (
+            [name for name, length in rows.items() if length % _K_ROW and length % _Q8_ROW == 0],
+            f"get larger types than llama.cpp's K-quants: their rows are no multiples of {_K_ROW}.",
+            _K_ROW,
+        ),
+    )
+    return [f"{_some(names)} {cost}{_remedy(names, multiple)}" for names, cost, multiple in found if names]
+
+
+def _remedy(names: list[str], multiple: int) -> str:
+    if not any(name.endswith("ffn_down.weight") for name in names):
+        return ""
+    return f" For ffn_down, `statprune compress --multiple {multiple}` avoids it."
 
 
 def _some(names: list[str]) -> str:

@@ -96,10 +96,9 @@ def vocabulary_of(tokenizer: Any, model: PreTrainedModel) -> Vocabulary:
         if prefix is None:
             raise _refusal("its normalizer and pre-tokenizer do more than write spaces as ▁")
         scores = piece_scores(merges, tokens)
-        unknown = core.get("unk_token")
         types = [
-            BYTE if token in BYTES else UNKNOWN if token == unknown else kind
-            for token, kind in zip(tokens, types, strict=True)
+            BYTE if token in BYTES else UNKNOWN if number == tokenizer.unk_token_id else kind
+            for number, (token, kind) in enumerate(zip(tokens, types, strict=True))
         ]
         vocabulary = Vocabulary(
             "llama", "default", tuple(tokens), tuple(types), tuple(scores), None,

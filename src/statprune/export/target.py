@@ -32,6 +32,7 @@ def aside(out: Path) -> Iterator[Path]:
     partial = out.absolute().parent / f".{out.name}.{secrets.token_hex(4)}.partial"
     try:
         yield partial
+        _flush(partial)
         if os.path.lexists(out):
             raise OutputError(f"{out} appeared during the export, and nothing is ever overwritten.")
         partial.rename(out)
@@ -42,3 +43,10 @@ def aside(out: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
         else:
             partial.unlink(missing_ok=True)
+
+
+def _flush(written: Path) -> None:
+    for path in (written, *written.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
