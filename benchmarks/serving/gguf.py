@@ -23,7 +23,7 @@ from statprune import compress
 from statprune.checkpoint.load import load
 from statprune.demo import CALIBRATION
 from statprune.export.gguf import export_gguf
-from statprune.export.gguf_consumer import consume
+from statprune.export.gguf_runtime import run
 
 KEEP = 0.7
 TOKENS = 256
@@ -85,7 +85,7 @@ def compare(folder: Path, name: str, widths: str, scratch: Path) -> dict[str, An
     for dtype in ("f32", "q8_0"):
         path = scratch / f"{name}-{widths}-{dtype}.gguf".replace(" ", "-")
         written = export_gguf(folder, path, dtype=dtype)
-        logits = consume(path, ids)["logits"]
+        logits = run(path, ids)["logits"]
         row["architecture"] = written.architecture
         row[dtype] = {
             "difference": float(np.abs(logits - ours).max()),
@@ -103,7 +103,7 @@ def compare(folder: Path, name: str, widths: str, scratch: Path) -> dict[str, An
 def same_text(path: Path, model: Any, tokenizer: Any, prompt: str) -> bool:
     """Whether llama.cpp splits and continues `prompt` as transformers does."""
     ids = tokenizer(prompt)["input_ids"]
-    found = consume(path, ids, text=prompt, generate=APPENDED)
+    found = run(path, ids, text=prompt, generate=APPENDED)
     whole = model.generate(torch.tensor([ids]), max_new_tokens=APPENDED, do_sample=False, pad_token_id=0)
     return bool(
         found["tokens"].tolist() == ids and found["generated"].tolist() == whole[0, len(ids) :].tolist()
@@ -134,7 +134,7 @@ def quantised(multiple: int, scratch: Path) -> list[dict[str, Any]]:
         path = scratch / f"multiple-{multiple}-{name}.gguf"
         if llama_cpp.llama_model_quantize(str(dense).encode(), str(path).encode(), ctypes.byref(options)):
             raise SystemExit(f"llama.cpp does not quantise {dense} as {name}")
-        logits = consume(path, ids)["logits"]
+        logits = run(path, ids)["logits"]
         kinds = Counter(
             tensor.tensor_type.name for tensor in GGUFReader(path).tensors if "ffn_down" in tensor.name
         )

@@ -11,7 +11,7 @@ from tests.cli.conftest import Command
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(target, "consumer_version", lambda: None)
+    monkeypatch.setattr(target, "runtime_version", lambda: None)
 
 
 def test_a_file_is_written_and_told(command: Command, world: Path, tmp_path: Path) -> None:

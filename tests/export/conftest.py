@@ -7,4 +7,4 @@ import statprune.export.gguf as target
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(target, "consumer_version", lambda: None)
+    monkeypatch.setattr(target, "runtime_version", lambda: None)

@@ -67,7 +67,7 @@ def test_a_file_computes_what_the_model_computes(
     assert graph.architecture == written.architecture == architecture
     torch.testing.assert_close(graph.logits(IDS), logits_of(model), rtol=0, atol=1e-5)
     assert written.bytes == (tmp_path / "model.gguf").stat().st_size
-    assert (written.consumer, written.difference) == (None, None)
+    assert (written.runtime, written.difference) == (None, None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model.gguf"]
 
 

@@ -11,7 +11,7 @@ import torch
 import statprune.export.gguf as target
 from statprune.errors import InputError, ModelError, OutputError, VerificationError
 from statprune.export.gguf import export_gguf
-from statprune.export.gguf_consumer import consume
+from statprune.export.gguf_runtime import run
 from tests.export.gguf_models import saved
 from tests.saved import save_tiny
 from tests.tiny import tiny_model, uneven_cut, uniform_cut
@@ -112,16 +112,16 @@ def test_logits_that_differ_keep_nothing(off: float, tmp_path: Path, monkeypatch
         logits[3, 5] += off
         return {"logits": logits, "tokens": np.array([], int)}
 
-    monkeypatch.setattr(target, "consumer_version", lambda: "0.0")
-    monkeypatch.setattr(target, "consume", almost)
+    monkeypatch.setattr(target, "runtime_version", lambda: "0.0")
+    monkeypatch.setattr(target, "run", almost)
     folder = saved(tmp_path / "model", model)
     with pytest.raises(VerificationError, match=r"logits of llama.cpp differ by (0.01|nan)"):
         export_gguf(folder, tmp_path / "model.gguf", dtype="f32", tokenizer=False)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_a_consumer_that_dies_is_our_failure(tmp_path: Path) -> None:
+def test_a_runtime_that_dies_is_our_failure(tmp_path: Path) -> None:
     # With llama.cpp it is no GGUF file; without, the module to open it with is missing.
     (tmp_path / "no.gguf").write_bytes(b"no")
     with pytest.raises(VerificationError, match=r"does not open what was written .exit code"):
-        consume(tmp_path / "no.gguf", [1, 2])
+        run(tmp_path / "no.gguf", [1, 2])

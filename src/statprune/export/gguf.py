@@ -12,10 +12,10 @@ from transformers import PreTrainedModel
 from statprune.checkpoint.load import load, require_finite
 from statprune.checkpoint.skeleton import skeleton
 from statprune.errors import ModelError, VerificationError
-from statprune.export.gguf_consumer import consume, consumer_version
+from statprune.export.gguf_runtime import run, runtime_version
 from statprune.export.gguf_tensors import Planned, dtype_of, notes_on_rows, planned_tensors
 from statprune.export.gguf_vocabulary import PROBE, Vocabulary, vocabulary_of
-from statprune.export.gguf_widths import Widths, rope_of, widths_of
+from statprune.export.gguf_widths import FileWidths, rope_of, widths_of
 from statprune.export.target import aside, require_library
 
 _FILE_TYPES = {"f32": 0, "f16": 1, "q8_0": 7, "bf16": 32}
@@ -38,7 +38,7 @@ class GgufFile:
     neurons: tuple[int, ...]
     tokenizer: str | None
     bytes: int
-    consumer: str | None
+    runtime: str | None
     """Version of llama-cpp-python, which computed with the file; None where it is not installed."""
     difference: float | None
     """The largest difference of a logit between llama.cpp and transformers."""
@@ -56,14 +56,14 @@ class GgufFile:
         size = f"{self.bytes:,} bytes"
         vocabulary = f"tokenizer {self.tokenizer}" if self.tokenizer else "no tokenizer"
         first = f"{self.path}: architecture {self.architecture}, {self.dtype}, {vocabulary}, {size}"
-        if self.consumer is None:
+        if self.runtime is None:
             checked = (
                 "read back, every tensor equal bit for bit; llama.cpp itself was not there to compute with "
                 "it (pip install 'statprune[llama-cpp]')"
             )
         else:
             checked = (
-                f"llama.cpp (llama-cpp-python {self.consumer}) against transformers: logits differ by at "
+                f"llama.cpp (llama-cpp-python {self.runtime}) against transformers: logits differ by at "
                 f"most {self.difference:.2g}, where they reach {self.largest_logit:.3g}; likeliest token the "
                 f"same at {self.agreement:.0%} of positions"
             )
@@ -127,7 +127,7 @@ def _vocabulary(tokenizer: Any, model: PreTrainedModel) -> Vocabulary:
 def _write(
     path: Path,
     model: PreTrainedModel,
-    widths: Widths,
+    widths: FileWidths,
     vocabulary: Vocabulary | None,
     planned: list[Planned],
     dtype: str,
@@ -152,7 +152,7 @@ def _write(
     writer.close()
 
 
-def _write_config(writer: Any, model: PreTrainedModel, widths: Widths) -> None:
+def _write_config(writer: Any, model: PreTrainedModel, widths: FileWidths) -> None:
     config: Any = model.config
 
     def shared(values: tuple[int, ...]) -> int | list[int]:
@@ -232,14 +232,14 @@ def _compare_outputs(
     path: Path, model: PreTrainedModel, vocabulary: Vocabulary | None, tokenizer: Any, dtype: str
 ) -> Mapping[str, Any]:
     """What llama.cpp computes beside what transformers does, in float32; nothing if it is not there."""
-    consumer = consumer_version()
-    if consumer is None:
-        return {"consumer": None, "difference": None, "largest_logit": None, "agreement": None}
+    runtime = runtime_version()
+    if runtime is None:
+        return {"runtime": None, "difference": None, "largest_logit": None, "agreement": None}
     words = model.get_input_embeddings().weight.shape[0]
     text = PROBE if vocabulary else ""
     expected = tokenizer(text)["input_ids"] if vocabulary else []
     ids = expected[:_PROMPT] or [(7 * place + 3) % words for place in range(_PROMPT)]
-    found = consume(path, ids, text=text)
+    found = run(path, ids, text=text)
     if found["tokens"].tolist() != expected:
         raise VerificationError(
             f"llama.cpp splits a text into {found['tokens'].tolist()[:40]}, the tokenizer into "
@@ -254,4 +254,4 @@ def _compare_outputs(
             f"{largest:.3g} and {_ALLOWED[dtype] * largest:.3g} is allowed for {dtype}. {_ADVICE}"
         )
     agreement = float((found["logits"].argmax(-1) == ours.argmax(-1)).mean())
-    return {"consumer": consumer, "difference": gap, "largest_logit": largest, "agreement": agreement}
+    return {"runtime": runtime, "difference": gap, "largest_logit": largest, "agreement": agreement}

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from statprune.errors import InputError
-from statprune.export.gguf_widths import ROTATES_PAIRS, Widths, is_tied, rope_of
+from statprune.export.gguf_widths import ROTATES_PAIRS, FileWidths, is_tied, rope_of
 
 DTYPES = ("auto", "f32", "f16", "bf16", "q8_0")
 _OF_TORCH = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
@@ -67,7 +67,7 @@ def dtype_of(model: PreTrainedModel, dtype: str) -> str:
     return chosen
 
 
-def planned_tensors(model: PreTrainedModel, widths: Widths, dtype: str) -> list[Planned]:
+def planned_tensors(model: PreTrainedModel, widths: FileWidths, dtype: str) -> list[Planned]:
     """Every tensor of the file, in order; matrices as `dtype`, q8_0 rows that do not fit as f16."""
     planned = [
         Planned(name, _dtype_for(make(), dtype), make)
@@ -115,7 +115,7 @@ def _dtype_for(tensor: Tensor, dtype: str) -> str:
     return "f16" if dtype == "q8_0" and tensor.shape[-1] % _Q8_ROW else dtype
 
 
-def _tensors(model: PreTrainedModel, widths: Widths) -> Iterator[tuple[str, Callable[[], Tensor]]]:
+def _tensors(model: PreTrainedModel, widths: FileWidths) -> Iterator[tuple[str, Callable[[], Tensor]]]:
     base: Any = model.base_model
     yield "token_embd.weight", lambda: base.embed_tokens.weight
     factors = rope_factors(model, widths)
@@ -130,7 +130,7 @@ def _tensors(model: PreTrainedModel, widths: Widths) -> Iterator[tuple[str, Call
         yield "output.weight", lambda: head.weight
 
 
-def _block(layer: Any, widths: Widths, index: int) -> dict[str, Callable[[], Tensor]]:
+def _block(layer: Any, widths: FileWidths, index: int) -> dict[str, Callable[[], Tensor]]:
     made: dict[str, Callable[[], Tensor]] = {}
     for own, parameter in layer.named_parameters():
         module, _, kind = own.rpartition(".")
@@ -146,7 +146,7 @@ def _block(layer: Any, widths: Widths, index: int) -> dict[str, Callable[[], Ten
     return made
 
 
-def _reading(parameter: Tensor, module: str, widths: Widths, index: int) -> Callable[[], Tensor]:
+def _reading(parameter: Tensor, module: str, widths: FileWidths, index: int) -> Callable[[], Tensor]:
     """How one weight or bias of a block is written: zeros where a unit was added, pairs brought together."""
     shape = list(parameter.shape)
     columns = widths.head_dim
@@ -175,7 +175,7 @@ def in_pairs(weight: Tensor, columns: int) -> Tensor:
     return halves.transpose(1, 2).reshape(weight.shape)
 
 
-def rope_factors(model: PreTrainedModel, widths: Widths) -> Tensor | None:
+def rope_factors(model: PreTrainedModel, widths: FileWidths) -> Tensor | None:
     """By what the plain frequencies are divided, pair by pair; None where they are plain, or scaled alike."""
     rope = rope_of(model.config)
     if rope["rope_type"] != "llama3":

@@ -30,7 +30,7 @@ _UNIFORM = "`statprune compress --widths uniform` gives every block the same wid
 
 
 @dataclass(frozen=True)
-class Widths:
+class FileWidths:
     """The architecture that says a model, and the widths as the file says them, block by block."""
 
     architecture: str
@@ -47,7 +47,7 @@ class Widths:
         return self.architecture in PER_LAYER
 
 
-def widths_of(model: PreTrainedModel) -> Widths:
+def widths_of(model: PreTrainedModel) -> FileWidths:
     """The widths of `model` and the architecture of llama.cpp for them; weights are not read.
 
     Raises:
@@ -70,7 +70,7 @@ def widths_of(model: PreTrainedModel) -> Widths:
     _refuse_biases(model, architecture)
     _refuse_rope(config, architecture)
     notes = _fill_empty(architecture, config, heads, kv_heads, neurons)
-    return Widths(
+    return FileWidths(
         architecture,
         tuple(heads),
         tuple(kv_heads),

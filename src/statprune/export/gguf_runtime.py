@@ -1,6 +1,6 @@
 """What llama.cpp makes of a file, in a process of its own: where it disagrees, it may abort.
 
-`python -m statprune.export.gguf_consumer` reads a JSON object from stdin, and writes arrays to stdout.
+`python -m statprune.export.gguf_runtime` reads a JSON object from stdin, and writes arrays to stdout.
 """
 
 import io
@@ -21,12 +21,12 @@ _F32 = 0
 """ggml's number for it; the cache is f16 by default."""
 
 
-def consumer_version() -> str | None:
+def runtime_version() -> str | None:
     """Which llama.cpp is there: the version of llama-cpp-python; None where it is not installed."""
     return version("llama_cpp_python") if find_spec("llama_cpp") is not None else None
 
 
-def consume(path: Path, ids: Sequence[int], *, text: str = "", generate: int = 0) -> dict[str, Any]:
+def run(path: Path, ids: Sequence[int], *, text: str = "", generate: int = 0) -> dict[str, Any]:
     """Open `path` with llama.cpp and compute.
 
     Args:
@@ -42,7 +42,7 @@ def consume(path: Path, ids: Sequence[int], *, text: str = "", generate: int = 0
         VerificationError: llama.cpp does not open the file, or does not survive it.
     """
     request = {"path": str(path), "ids": list(ids), "text": text, "generate": generate}
-    command = [sys.executable, "-m", "statprune.export.gguf_consumer"]
+    command = [sys.executable, "-m", "statprune.export.gguf_runtime"]
     ended = subprocess.run(command, input=json.dumps(request).encode(), capture_output=True, check=False)
     if ended.returncode != 0:
         told = ended.stderr.decode(errors="replace").strip().splitlines()

@@ -14,7 +14,7 @@ import statprune.export.gguf_tensors as tensors
 from statprune.checkpoint.load import load
 from statprune.errors import VerificationError
 from statprune.export.gguf import export_gguf
-from statprune.export.gguf_consumer import consume
+from statprune.export.gguf_runtime import run
 from tests.export.gguf_models import saved, saved_with
 from tests.export.test_gguf_models import CASES, EMPTY
 from tests.export.test_gguf_vocabulary import STORIES
@@ -84,7 +84,7 @@ def test_pruned_models_generate_the_same_text(source: Path, prompt: str, tmp_pat
     loaded = load(folder)
     loaded.model.generation_config.eos_token_id = None
     ids = loaded.tokenizer(prompt)["input_ids"]
-    found = consume(tmp_path / "pruned.gguf", ids, text=prompt, generate=48)
+    found = run(tmp_path / "pruned.gguf", ids, text=prompt, generate=48)
     assert found["tokens"].tolist() == ids
     with torch.no_grad():
         whole = loaded.model.generate(torch.tensor([ids]), max_new_tokens=48, do_sample=False, pad_token_id=0)
