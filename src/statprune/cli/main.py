@@ -11,6 +11,7 @@ from rich.console import Console
 from statprune.cli.compress import compress_command
 from statprune.cli.demo import demo_command
 from statprune.cli.evaluate import evaluate_command
+from statprune.cli.export import export_command
 from statprune.cli.inspect import inspect_command
 from statprune.cli.plan import plan_command
 from statprune.errors import InputError, StatpruneError
@@ -32,6 +33,7 @@ app.command("inspect")(inspect_command)
 app.command("plan")(plan_command)
 app.command("compress")(compress_command)
 app.command("evaluate")(evaluate_command)
+app.command("export")(export_command)
 app.command("demo")(demo_command)
 
 

@@ -1,0 +1,48 @@
+"""`statprune export`: one function a target, all others know nothing of it."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from statprune.cli.options import Debug, Json, Model
+from statprune.cli.show import as_json, quieten_libraries, say
+
+
+def _gguf(model: str, out: Path | None, options: Mapping[str, Any]) -> Any:
+    from statprune.export.gguf import export_gguf  # noqa: PLC0415 - help does without, and starts at once
+
+    return export_gguf(model, out, dtype=options["dtype"], tokenizer=not options["no_tokenizer"])
+
+
+TARGETS: dict[str, Callable[[str, Path | None, Mapping[str, Any]], Any]] = {"gguf": _gguf}
+"""What --to names -> its function, whose result has `to_json()` and `lines()`."""
+
+
+def export_command(
+    model: Model,
+    to: Annotated[str, typer.Option(help=f"The format: {', '.join(TARGETS)}.", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="What to write; must not exist.", show_default="the model's name, here"),
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(help="gguf: auto (the model's own), f32, f16, bf16 or q8_0.")
+    ] = "auto",
+    no_tokenizer: Annotated[
+        bool, typer.Option("--no-tokenizer", help="gguf: leave the tokenizer out.")
+    ] = False,
+    debug: Debug = False,
+    json: Json = False,
+) -> None:
+    """Write a model, pruned or not, for another program, and compare what that computes."""
+    if to not in TARGETS:
+        raise typer.BadParameter(f"{to!r} is none of {', '.join(TARGETS)}", param_hint="--to")
+    quieten_libraries()
+    written = TARGETS[to](model, out, {"dtype": dtype, "no_tokenizer": no_tokenizer})
+    if json:
+        as_json(written.to_json())
+        return
+    for line in written.lines():
+        say(line)

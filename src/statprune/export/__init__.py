@@ -1,0 +1,1 @@
+"""A folder -> one file for another program, checked there; one module a target."""

@@ -1,0 +1,257 @@
+"""A folder -> one GGUF file for llama.cpp, read back before it gets its name."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from statprune.checkpoint.load import load, require_finite
+from statprune.checkpoint.skeleton import skeleton
+from statprune.errors import ModelError, VerificationError
+from statprune.export.gguf_runtime import run, runtime_version
+from statprune.export.gguf_tensors import Planned, dtype_of, notes_on_rows, planned_tensors
+from statprune.export.gguf_vocabulary import PROBE, Vocabulary, vocabulary_of
+from statprune.export.gguf_widths import FileWidths, rope_of, widths_of
+from statprune.export.target import aside, require_library
+
+_FILE_TYPES = {"f32": 0, "f16": 1, "q8_0": 7, "bf16": 32}
+_ALLOWED = {"f32": 1e-4, "f16": 0.02, "bf16": 0.05, "q8_0": 0.3}
+"""Of the largest logit: llama.cpp also rounds what matrices are multiplied by. Wrong files are off by all."""
+_PROMPT = 24
+"""Tokens on which logits are compared."""
+_ADVICE = "Nothing was kept; please report this with the model's config.json."
+
+
+@dataclass(frozen=True)
+class GgufFile:
+    """What was written, and how it compares."""
+
+    path: str
+    architecture: str
+    dtype: str
+    heads: tuple[int, ...]
+    kv_heads: tuple[int, ...]
+    neurons: tuple[int, ...]
+    tokenizer: str | None
+    bytes: int
+    runtime: str | None
+    """Version of llama-cpp-python, which computed with the file; None where it is not installed."""
+    difference: float | None
+    """The largest difference of a logit between llama.cpp and transformers."""
+    largest_logit: float | None
+    agreement: float | None
+    """The share of positions with the same likeliest token."""
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        size = f"{self.bytes:,} bytes"
+        vocabulary = f"tokenizer {self.tokenizer}" if self.tokenizer else "no tokenizer"
+        first = f"{self.path}: architecture {self.architecture}, {self.dtype}, {vocabulary}, {size}"
+        if self.runtime is None:
+            checked = (
+                "read back, every tensor equal bit for bit; llama.cpp itself was not there to compute with "
+                "it (pip install 'statprune[llama-cpp]')"
+            )
+        else:
+            checked = (
+                f"llama.cpp (llama-cpp-python {self.runtime}) against transformers: logits differ by at "
+                f"most {self.difference:.2g}, where they reach {self.largest_logit:.3g}; likeliest token the "
+                f"same at {self.agreement:.0%} of positions"
+            )
+        return [first, checked, *self.notes]
+
+
+def export_gguf(
+    source: str | Path, out: str | Path | None = None, *, dtype: str = "auto", tokenizer: bool = True
+) -> GgufFile:
+    """Write the model in a folder, pruned or not, as one file for llama.cpp, and try it there.
+
+    Args:
+        source: a model's folder, or its name on the hub.
+        out: a file that does not exist; by default the source's name with .gguf, in the current folder.
+        dtype: of matrices: f32, f16, bf16, q8_0, or auto for the model's own.
+        tokenizer: whether the file holds the tokenizer.
+
+    Raises:
+        ModelError: llama.cpp cannot say this model or its tokenizer.
+        InputError: something given cannot be used.
+        VerificationError: the file does not hold the model, or llama.cpp computes something else with it.
+    """
+    require_library("gguf", "gguf")
+    target = Path(f"{Path(source).name}.gguf") if out is None else Path(out)
+    with aside(target) as partial:
+        widths_of(skeleton(source))
+        loaded = load(source)
+        model = loaded.model
+        require_finite(model)
+        widths, chosen = widths_of(model), dtype_of(model, dtype)
+        vocabulary = _vocabulary(loaded.tokenizer, model) if tokenizer else None
+        planned = planned_tensors(model, widths, chosen)
+        _write(partial, model, widths, vocabulary, planned, chosen)
+        _compare_bits(partial, planned)
+        compared = _compare_outputs(partial, model, vocabulary, loaded.tokenizer, chosen)
+        size = partial.stat().st_size
+        notes = (*widths.notes, *notes_on_rows(planned), *(vocabulary.notes if vocabulary else ()))
+    return GgufFile(
+        path=str(target),
+        architecture=widths.architecture,
+        dtype=chosen,
+        heads=widths.heads,
+        kv_heads=widths.kv_heads,
+        neurons=widths.neurons,
+        tokenizer=f"{vocabulary.model}/{vocabulary.pre}" if vocabulary else None,
+        bytes=size,
+        notes=notes,
+        **compared,
+    )
+
+
+def _vocabulary(tokenizer: Any, model: PreTrainedModel) -> Vocabulary:
+    if tokenizer is None:
+        raise ModelError(
+            "the folder holds no tokenizer, and a GGUF file carries it. Add it, or give tokenizer=False "
+            "(--no-tokenizer)."
+        )
+    return vocabulary_of(tokenizer, model)
+
+
+def _write(
+    path: Path,
+    model: PreTrainedModel,
+    widths: FileWidths,
+    vocabulary: Vocabulary | None,
+    planned: list[Planned],
+    dtype: str,
+) -> None:
+    from gguf import GGMLQuantizationType, GGUFWriter  # noqa: PLC0415 - an optional library
+
+    writer: Any = GGUFWriter(path, widths.architecture)
+    _write_config(writer, model, widths)
+    writer.add_file_type(_FILE_TYPES[dtype])
+    if dtype == "q8_0":
+        writer.add_quantization_version(2)
+    _write_vocabulary(writer, vocabulary, model)
+    for each in planned:
+        rows = each.encoded()
+        kind = GGMLQuantizationType[each.dtype.upper()]
+        writer.add_tensor_info(each.name, rows.shape, rows.dtype, rows.nbytes, raw_dtype=kind)
+    writer.write_header_to_file(path)
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for each in planned:
+        writer.write_tensor_data(each.encoded())
+    writer.close()
+
+
+def _write_config(writer: Any, model: PreTrainedModel, widths: FileWidths) -> None:
+    config: Any = model.config
+
+    def shared(values: tuple[int, ...]) -> int | list[int]:
+        return list(values) if widths.per_layer else values[0]
+
+    rope = rope_of(config)
+    writer.add_name(Path(config._name_or_path or widths.architecture).name)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(widths.hidden)
+    writer.add_block_count(len(widths.heads))
+    writer.add_feed_forward_length(shared(widths.neurons))
+    writer.add_head_count(shared(widths.heads))
+    writer.add_head_count_kv(shared(widths.kv_heads))
+    # Where they are not said, llama.cpp takes hidden size / heads.
+    writer.add_key_length(widths.head_dim)
+    writer.add_value_length(widths.head_dim)
+    writer.add_rope_dimension_count(widths.head_dim)
+    writer.add_rope_freq_base(float(rope["rope_theta"]))
+    if rope["rope_type"] == "linear":
+        writer.add_rope_scaling_type(_scaling("linear"))
+        writer.add_rope_scaling_factor(float(rope["factor"]))
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(model.get_input_embeddings().weight.shape[0])
+
+
+def _scaling(name: str) -> Any:
+    from gguf import RopeScalingType  # noqa: PLC0415 - an optional library
+
+    return RopeScalingType(name)
+
+
+def _write_vocabulary(writer: Any, vocabulary: Vocabulary | None, model: PreTrainedModel) -> None:
+    if vocabulary is None:
+        writer.add_tokenizer_model("none")
+        return
+    writer.add_tokenizer_model(vocabulary.model)
+    writer.add_tokenizer_pre(vocabulary.pre)
+    writer.add_token_list(vocabulary.tokens)
+    writer.add_token_types(vocabulary.types)
+    if vocabulary.scores is not None:
+        writer.add_token_scores(vocabulary.scores)
+    if vocabulary.merges is not None:
+        writer.add_token_merges(vocabulary.merges)
+    for name, number in vocabulary.special.items():
+        getattr(writer, f"add_{name}_token_id")(number)
+    writer.add_add_bos_token(vocabulary.add_bos)
+    writer.add_add_eos_token(vocabulary.add_eos)
+    if vocabulary.add_space_prefix is not None:
+        writer.add_add_space_prefix(vocabulary.add_space_prefix)
+    if vocabulary.chat_template is not None:
+        writer.add_chat_template(vocabulary.chat_template)
+
+
+def _compare_bits(path: Path, planned: list[Planned]) -> None:
+    """Raise VerificationError unless the file holds every planned tensor, bit for bit, and no other."""
+    from gguf import GGUFReader  # noqa: PLC0415 - an optional library
+
+    found = {tensor.name: tensor for tensor in GGUFReader(path).tensors}
+    for each in planned:
+        read, own = found.pop(each.name, None), each.encoded()
+        if (
+            read is None
+            or read.tensor_type.name != each.dtype.upper()
+            or not np.array_equal(_bytes(read.data), _bytes(own))
+        ):
+            raise VerificationError(f"{each.name} is not what was written when it is read back. {_ADVICE}")
+    if found:
+        raise VerificationError(f"{', '.join(found)} are in the file and were never written. {_ADVICE}")
+
+
+def _bytes(rows: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    return np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
+
+
+@torch.no_grad()
+def _compare_outputs(
+    path: Path, model: PreTrainedModel, vocabulary: Vocabulary | None, tokenizer: Any, dtype: str
+) -> Mapping[str, Any]:
+    """What llama.cpp computes beside what transformers does, in float32; nothing if it is not there."""
+    runtime = runtime_version()
+    if runtime is None:
+        return {"runtime": None, "difference": None, "largest_logit": None, "agreement": None}
+    words = model.get_input_embeddings().weight.shape[0]
+    text = PROBE if vocabulary else ""
+    expected = tokenizer(text)["input_ids"] if vocabulary else []
+    ids = expected[:_PROMPT] or [(7 * place + 3) % words for place in range(_PROMPT)]
+    found = run(path, ids, text=text)
+    if found["tokens"].tolist() != expected:
+        raise VerificationError(
+            f"llama.cpp splits a text into {found['tokens'].tolist()[:40]}, the tokenizer into "
+            f"{expected[:40]}. Export without it (--no-tokenizer), and please report this tokenizer."
+        )
+    ours = model.float()(torch.tensor([ids], device=model.device)).logits[0].cpu().double().numpy()
+    gap, largest = np.abs(found["logits"] - ours).max().item(), np.abs(ours).max().item()
+    # Written so that a NaN fails.
+    if not gap <= _ALLOWED[dtype] * largest:
+        raise VerificationError(
+            f"logits of llama.cpp differ by {gap:.3g} from those of transformers, where they reach "
+            f"{largest:.3g} and {_ALLOWED[dtype] * largest:.3g} is allowed for {dtype}. {_ADVICE}"
+        )
+    agreement = float((found["logits"].argmax(-1) == ours.argmax(-1)).mean())
+    return {"runtime": runtime, "difference": gap, "largest_logit": largest, "agreement": agreement}
