@@ -56,7 +56,7 @@ def widths_of(model: PreTrainedModel) -> FileWidths:
     _refuse_class(model)
     config: Any = model.config
     _refuse_arithmetic(config)
-    head_dim = head_dim_of(_entry(config), config)
+    head_dim = head_dim_of(_stack(config), config)
     layers: Any = model.base_model.layers
     heads = [layer.self_attn.q_proj.weight.shape[0] // head_dim for layer in layers]
     kv_heads = [layer.self_attn.k_proj.weight.shape[0] // head_dim for layer in layers]
@@ -81,8 +81,9 @@ def widths_of(model: PreTrainedModel) -> FileWidths:
     )
 
 
-def _entry(config: Any) -> Any:
-    return entry_for(config.model_type)
+def _stack(config: Any) -> Any:
+    entry = entry_for(config.model_type)
+    return entry.stacks[0] if entry is not None else None
 
 
 def _refuse_class(model: PreTrainedModel) -> None:
