@@ -45,10 +45,12 @@ def run(path: Path, ids: Sequence[int], *, text: str = "", generate: int = 0) ->
     command = [sys.executable, "-m", "statprune.export.gguf_runtime"]
     ended = subprocess.run(command, input=json.dumps(request).encode(), capture_output=True, check=False)
     if ended.returncode != 0:
-        told = ended.stderr.decode(errors="replace").strip().splitlines()
+        told = ended.stderr.decode(errors="replace").strip().splitlines() or ["it says nothing"]
+        # An abort ends with a backtrace.
+        reason = next((line for line in reversed(told) if "GGML_ASSERT" in line or "Error" in line), told[-1])
         raise VerificationError(
             f"llama.cpp does not open what was written (exit code {ended.returncode}): "
-            f"{told[-1] if told else 'it says nothing'}. Nothing was kept; please report this with the "
+            f"{reason}. Nothing was kept; please report this with the "
             f"model's config.json."
         )
     with np.load(io.BytesIO(ended.stdout), allow_pickle=False) as arrays:

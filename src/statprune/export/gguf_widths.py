@@ -180,8 +180,8 @@ def _fill_empty(
 ) -> list[str]:
     """Give blocks without neurons one that is zero, and blocks without heads one where that is needed.
 
-    `deci` forgets the attention of a block without neurons, and reads the size of a head from block 0: both
-    without a word. It drops the output bias of an attention without heads.
+    Without a word, `deci` forgets the attention of a block without neurons, and the output bias of an
+    attention without heads. It aborts at a last block with neither, and does not open where block 0 has none.
     """
     silent = [index for index, width in enumerate(neurons) if width == 0]
     for index in silent:
