@@ -16,7 +16,16 @@ def _gguf(model: str, out: Path | None, options: Mapping[str, Any]) -> Any:
     return export_gguf(model, out, dtype=options["dtype"], tokenizer=not options["no_tokenizer"])
 
 
-TARGETS: dict[str, Callable[[str, Path | None, Mapping[str, Any]], Any]] = {"gguf": _gguf}
+def _onnx(model: str, out: Path | None, options: Mapping[str, Any]) -> Any:
+    from statprune.export.onnx import export_onnx  # noqa: PLC0415 - as above
+
+    return export_onnx(model, out, cache=not options["no_cache"])
+
+
+TARGETS: dict[str, Callable[[str, Path | None, Mapping[str, Any]], Any]] = {
+    "gguf": _gguf,
+    "onnx": _onnx,
+}
 """What --to names -> its function, whose result has `to_json()` and `lines()`."""
 
 
@@ -33,6 +42,9 @@ def export_command(
     no_tokenizer: Annotated[
         bool, typer.Option("--no-tokenizer", help="gguf: leave the tokenizer out.")
     ] = False,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="onnx: a decoder without keys and values in and out.")
+    ] = False,
     debug: Debug = False,
     json: Json = False,
 ) -> None:
@@ -40,7 +52,8 @@ def export_command(
     if to not in TARGETS:
         raise typer.BadParameter(f"{to!r} is none of {', '.join(TARGETS)}", param_hint="--to")
     quieten_libraries()
-    written = TARGETS[to](model, out, {"dtype": dtype, "no_tokenizer": no_tokenizer})
+    given = {"dtype": dtype, "no_tokenizer": no_tokenizer, "no_cache": no_cache}
+    written = TARGETS[to](model, out, given)
     if json:
         as_json(written.to_json())
         return
