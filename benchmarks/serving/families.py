@@ -154,7 +154,7 @@ def main() -> None:
         "families",
         "Family by family",
         {
-            "models": "tiny, random: 3 blocks, hidden 32, 4 heads, 40 neurons, 64 words; logits reach 1 to 12",
+            "models": "tiny, random: 3 blocks, hidden 32, 4 heads, 40 neurons; logits reach 1 to 12",
             "cut": "largest difference of a logit between cutting units and zeroing their columns, float64",
             "stock": "the same with what stock transformers opens after saving (what was cut), float32",
             "per layer": "the same with widths that differ from block to block, float32",
