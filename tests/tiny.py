@@ -27,6 +27,7 @@ _LLAMA: dict[str, Any] = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 64,
 }
+_MIXTURE: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
 _BERT: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 40,
@@ -48,6 +49,9 @@ _SIZES: dict[str, dict[str, Any]] = {
     "mistral": {**_LLAMA, "sliding_window": None},
     "qwen2": _LLAMA,
     "qwen3": {**_LLAMA, "head_dim": 8},
+    "mixtral": {**_LLAMA, "num_local_experts": 4, "sliding_window": None},
+    "qwen2_moe": {**_LLAMA, **_MIXTURE, "shared_expert_intermediate_size": 40},
+    "qwen3_moe": {**_LLAMA, **_MIXTURE, "head_dim": 8},
     "gemma2": {**_LLAMA, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 8},
     "gemma3_text": {**_LLAMA, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 8},
     "phi3": _LLAMA,
@@ -115,6 +119,9 @@ _PREFIXES = {
     "mistral": "Mistral",
     "qwen2": "Qwen2",
     "qwen3": "Qwen3",
+    "mixtral": "Mixtral",
+    "qwen2_moe": "Qwen2Moe",
+    "qwen3_moe": "Qwen3Moe",
     "gemma2": "Gemma2",
     "gemma3_text": "Gemma3Text",
     "phi3": "Phi3",
@@ -154,6 +161,7 @@ def tiny_model(model_type: str, *, head: str | None = None, seed: int = 0, **con
     tokens = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
     sizes = {"vocab_size": _VOCABULARY, **tokens, **_SIZES[model_type], **config}
     settings = getattr(transformers, f"{prefix}Config")(**sizes)
+    settings._experts_implementation = "eager"  # torch's grouped product has no float64
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
         model: PreTrainedModel = getattr(transformers, name)(settings)

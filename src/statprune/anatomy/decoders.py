@@ -2,7 +2,16 @@
 
 from dataclasses import replace
 
-from statprune.anatomy.parts import BLOCK, Architecture, Attention, Context, FeedForward, Stack, Widths
+from statprune.anatomy.parts import (
+    BLOCK,
+    Architecture,
+    Attention,
+    Context,
+    FeedForward,
+    Stack,
+    Unprunable,
+    Widths,
+)
 
 _LLAMA = Stack(
     blocks="layers",
@@ -173,4 +182,15 @@ GPT_NEOX = Architecture(
     ),
 )
 
-DECODERS = (LLAMA, GEMMA, PHI3, OPT, GPT2, GPT_NEO, GPT_NEOX)
+MIXTURE = Architecture(
+    model_types=("mixtral", "qwen2_moe", "qwen3_moe"),
+    kind="decoder",
+    stacks=(
+        replace(
+            _LLAMA,
+            feed_forward=Unprunable("the weights of all experts are one tensor, which has no site yet"),
+        ),
+    ),
+)
+
+DECODERS = (LLAMA, MIXTURE, GEMMA, PHI3, OPT, GPT2, GPT_NEO, GPT_NEOX)
