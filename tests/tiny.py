@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import ARCHITECTURES, anatomy_of, entry_for
-from statprune.anatomy.producers import module_at
-from statprune.surgery.cut import cut
-from statprune.surgery.linear import weight_of
+from statprune.anatomy.sites import Site
+from statprune.surgery.cut import cut, own_columns
 
 REFUSED = ("albert",)
 """Types whose entry says why nothing of them can be pruned."""
@@ -199,11 +198,16 @@ def random_cut(model: PreTrainedModel, kept: Mapping[str, Sequence[int]]) -> Pre
         if site.name not in kept:
             continue
         block = anatomy.blocks[site.block]
-        units = torch.tensor(sorted(kept[site.name]), dtype=torch.int64)
-        columns = site.columns_of(units)
-        weight = weight_of(module_at(block, site.consumer))
-        cut(block, site, units, weight[:, columns.to(weight.device)].clone())
+        units = kept_of(site, kept[site.name])
+        cut(block, site, units, own_columns(block, site, units))
     return model
+
+
+def kept_of(site: Site, units: Sequence[int]) -> Tensor:
+    """The units as a tensor; of experts other ones in each: those so many further round as its number."""
+    shifts = range(site.experts or 1)
+    rows = torch.tensor([sorted((unit + shift) % site.units for unit in units) for shift in shifts])
+    return rows if site.experts else rows[0]
 
 
 def uniform_cut(model: PreTrainedModel, *, heads: bool = False) -> PreTrainedModel:
@@ -230,6 +234,8 @@ def uneven_cut(model: PreTrainedModel) -> PreTrainedModel:
             "attention": (units[1:], units, units[:1]),
             "cross_attention": (units, units[:1], units[1:]),
             "feed_forward": (range(3, 20), range(0, 40, 2), units),
+            "experts": (range(3, 19), range(0, 40, 5), units),
+            "shared_expert": (units, range(5), range(7)),
         }
         kept[site.name] = by_block[site.part][site.block % 3]
     return random_cut(model, kept)

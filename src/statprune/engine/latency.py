@@ -14,8 +14,7 @@ from statprune.anatomy.lookup import Anatomy
 from statprune.budget.latency import Latency
 from statprune.calibration.batches import Batch
 from statprune.calibration.stream import Stream, advance, before_first_block
-from statprune.engine.measure import consumer_weight
-from statprune.surgery.cut import cut
+from statprune.surgery.cut import cut, own_columns
 
 SHARES = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)
 """Of a site's units, at which its block is timed; 0 stands for one unit."""
@@ -91,8 +90,8 @@ def _narrow(anatomy: Anatomy, block: nn.Module, index: int, widths: dict[str, in
     """A copy of the block with the widths given by part, one unit elsewhere."""
     copy = deepcopy(block)
     for site in anatomy.sites_of_block(index):
-        kept = torch.arange(widths.get(site.part, 1), device=consumer_weight(site, copy).device)
-        cut(copy, site, kept, consumer_weight(site, copy)[:, site.columns_of(kept)])
+        kept = torch.arange(widths.get(site.part, 1))
+        cut(copy, site, kept, own_columns(copy, site, kept))
     return copy
 
 
