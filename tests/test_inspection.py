@@ -25,9 +25,8 @@ def test_everything_is_counted_once(family: str) -> None:
     wanted = Counter(site.part for site in sites)
     assert {group.part: group.blocks for group in found.sites} == wanted
     assert found.blocks == blocks
-    if not any("feed-forward" in part for part in anatomy_of(model).kept_whole()):
-        assert wanted["feed_forward"] == blocks
-        assert found.sites[-1].units == 40 or found.sites[1].units == 40
+    assert wanted["feed_forward"] + wanted["experts"] == blocks
+    assert found.sites[-1].units == 40 or found.sites[1].units == 40
     # Units carry all of what is prunable, but the biases of the consumers, 32 numbers each.
     in_units = sum(group.blocks * group.units * group.parameters_per_unit for group in found.sites)
     assert found.prunable_parameters - in_units in (0, len(sites) * 32)

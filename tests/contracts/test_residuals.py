@@ -48,6 +48,9 @@ def test_the_block_goes_on_with_residual_plus_output(model_type: str, options: d
         hooks += [
             module_at(block, path).register_forward_pre_hook(reads(path)) for path in site.residual if path
         ]
+    gates = [module for name, module in block.named_modules() if name.endswith("shared_expert_gate")]
+    scales: list[Tensor] = []
+    hooks += [gate.register_forward_hook(lambda _, __, out: scales.append(out.sigmoid())) for gate in gates]
     for module in block.modules():
         if "Norm" in type(module).__name__:
             hooks.append(module.register_forward_pre_hook(lambda _, inputs: sums.append(inputs[0])))
@@ -61,7 +64,11 @@ def test_the_block_goes_on_with_residual_plus_output(model_type: str, options: d
     for site in anatomy.sites_of_block(number):
         if site.kind == "attention" and any(BLOCK in each.residual for each in perceptrons):
             continue  # the perceptron's output is added at once
+        if site.part == "shared_expert":
+            continue  # scaled for each token before it is added
         # Where it is added to nothing that the entry names, a norm reads it as it is.
         whole = sum((seen[path] for path in site.residual), seen[site.name])
+        if site.experts and scales:
+            whole = whole + scales[0] * seen[site.name.replace("experts", "shared_expert")]
         gone_on = [each.reshape(-1, each.shape[-1]) for each in sums if each.shape[-1] == whole.shape[-1]]
         assert any(torch.allclose(whole, each, atol=1e-6) for each in gone_on), site.name

@@ -12,6 +12,10 @@ CROSS_HEADS = "cross_attention_heads"
 """What this package calls the heads of cross-attention: configs have one number for both attentions."""
 
 
+STEP = 8
+"""Of experts' neurons: torch's grouped product refuses rows that are no multiple of 16 bytes."""
+
+
 @dataclass(frozen=True)
 class Site:
     """A place that can be narrowed: producers, one consumer, and the units between them.
@@ -65,9 +69,18 @@ class Site:
         return tuple(f"{path}.weight" for path in (*(each.path for each in self.producers), self.consumer))
 
     @property
+    def step(self) -> int:
+        """Widths must be multiples of this, unless all units are kept."""
+        return STEP if self.experts else 1
+
+    @property
     def sparsity(self) -> float:
         """Tokens of the model for each that reaches one expert, if all are picked alike; 1 elsewhere."""
         return self.experts / self.active if self.experts else 1.0
+
+    def allows(self, width: int) -> bool:
+        """Whether the model still runs with this width."""
+        return width == self.units or width % self.step == 0
 
     def columns_of(self, kept: Tensor) -> Tensor:
         """Columns of the consumer, (len(kept) * columns,) int64, that read the units `kept` (count,)."""

@@ -7,7 +7,7 @@
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil, floor, sqrt
+from math import ceil, floor, lcm, sqrt
 
 from statprune.anatomy.parts import Kind
 from statprune.anatomy.sites import Site, blocks_of
@@ -41,18 +41,22 @@ class Budget:
 
     def smallest(self, site: Site) -> int:
         """The least that `site` may keep."""
-        return 1 if site.kind == "attention" else min(self.multiple, site.units)
+        return 1 if site.kind == "attention" else min(self.step(site), site.units)
+
+    def step(self, site: Site) -> int:
+        """Neurons of `site` go in whole multiples of this."""
+        return lcm(self.multiple, site.step)
 
     def widths(self, site: Site, blocks: int) -> list[int]:
         """Legal widths of `site` in a model of so many blocks, ascending; a pinned one is legal as it is."""
         if site.name in self.restrictions.pins:
             return [self.restrictions.pins[site.name]]
-        legal = [*range(1, site.units + 1)] if site.kind == "attention" else self.levels(site.units)
+        legal = [*range(1, site.units + 1)] if site.kind == "attention" else self.levels(site)
         return [width for width in legal if self.restrictions.allows(site, width, blocks)]
 
-    def levels(self, units: int) -> list[int]:
-        """Legal neuron counts up to `units`, ascending."""
-        return [*range(self.multiple, units, self.multiple), units]
+    def levels(self, site: Site) -> list[int]:
+        """Legal neuron counts of `site`, ascending."""
+        return [*range(self.step(site), site.units, self.step(site)), site.units]
 
     def require_reachable(self, sites: Sequence[Site]) -> None:
         """Refuse a share below what the narrowest plan costs.
@@ -86,7 +90,7 @@ def uniform(curves: Curves, sites: Sequence[Site], budget: Budget) -> Plan:
         neurons = _most_neurons(spare, forward, budget)
         if neurons is None:
             continue
-        widths |= {site.name: neurons for site in forward}
+        widths |= neurons
         error = sum(float(curves[name].relative()[count]) for name, count in widths.items())
         if best is None or error < best[0]:
             best = error, _plan(widths, sites, f"uniform, keep {budget.keep:g} of {budget.cost.of}")
@@ -144,12 +148,35 @@ def _depth_weight(site: Site, blocks: int, kind: Kind) -> float:
     return sqrt(blocks - site.block) + 1 if kind == "encoder" else 1.0
 
 
-def _most_neurons(spare: float, forward: Sequence[Site], budget: Budget) -> int | None:
+def _most_neurons(spare: float, forward: Sequence[Site], budget: Budget) -> dict[str, int] | None:
     fitting = None
-    for level in budget.levels(min(site.units for site in forward)):
-        if _cost_of({site.name: level for site in forward}, forward, budget.cost) <= spare:
-            fitting = level
+    for widths in alike(forward, budget):
+        if _cost_of(widths, forward, budget.cost) <= spare:
+            fitting = widths
     return fitting
+
+
+def alike(forward: Sequence[Site], budget: Budget) -> list[dict[str, int]]:
+    """Neurons that are the same in all sites of a part, ascending, as far as all of them have so many.
+
+    Where there are several parts, such as experts beside a shared one, those of the first say the share that
+    the others keep, rounded down to a legal width.
+    """
+    levels: dict[str, list[int]] = {}
+    for site in forward:
+        known = levels.get(site.part)
+        if known is None or known[-1] > site.units:
+            levels[site.part] = budget.levels(site)
+    first, *_ = levels.values()
+    found = []
+    for level in first:
+        share = level / first[-1]
+        widths = {
+            part: max([each for each in legal if each <= share * legal[-1]], default=legal[0])
+            for part, legal in levels.items()
+        }
+        found.append({site.name: widths[site.part] for site in forward})
+    return found
 
 
 def _heads_above(
@@ -188,7 +215,7 @@ def _neurons_above(
         site = forward[position]
         count = kept[site.name]
         if count < site.units:
-            step = curves[site.name].steps[count : _next_level(count, site.units, budget)]
+            step = curves[site.name].steps[count : _next_level(count, site, budget)]
             heapq.heappush(queue, (-float(step.mean()) * depth[site.name], position))
 
     for position in range(len(forward)):
@@ -196,7 +223,7 @@ def _neurons_above(
     while queue:
         _, position = heapq.heappop(queue)
         site = forward[position]
-        wider = _next_level(kept[site.name], site.units, budget)
+        wider = _next_level(kept[site.name], site, budget)
         price = budget.cost.of_width(site, wider) - budget.cost.of_width(site, kept[site.name])
         if price <= left:
             left -= price
@@ -205,5 +232,5 @@ def _neurons_above(
     return kept
 
 
-def _next_level(count: int, units: int, budget: Budget) -> int:
-    return min(units, (count // budget.multiple + 1) * budget.multiple)
+def _next_level(count: int, site: Site, budget: Budget) -> int:
+    return min(site.units, (count // budget.step(site) + 1) * budget.step(site))
