@@ -51,12 +51,14 @@ class Budget:
         """Legal widths of `site` in a model of so many blocks, ascending; a pinned one is legal as it is."""
         if site.name in self.restrictions.pins:
             return [self.restrictions.pins[site.name]]
-        legal = [*range(1, site.units + 1)] if site.kind == "attention" else self.levels(site)
+        levels = self.levels(site.units, self.step(site))
+        legal = [*range(1, site.units + 1)] if site.kind == "attention" else levels
         return [width for width in legal if self.restrictions.allows(site, width, blocks)]
 
-    def levels(self, site: Site) -> list[int]:
-        """Legal neuron counts of `site`, ascending."""
-        return [*range(self.step(site), site.units, self.step(site)), site.units]
+    def levels(self, units: int, step: int | None = None) -> list[int]:
+        """Legal neuron counts up to `units`, ascending."""
+        step = step or self.multiple
+        return [*range(step, units, step), units]
 
     def require_reachable(self, sites: Sequence[Site]) -> None:
         """Refuse a share below what the narrowest plan costs.
@@ -150,33 +152,30 @@ def _depth_weight(site: Site, blocks: int, kind: Kind) -> float:
 
 def _most_neurons(spare: float, forward: Sequence[Site], budget: Budget) -> dict[str, int] | None:
     fitting = None
-    for widths in alike(forward, budget):
+    narrowest: dict[str, Site] = {}
+    for site in sorted(forward, key=lambda site: site.units):
+        narrowest.setdefault(site.part, site)
+    for by_part in tied({part: budget.levels(s.units, budget.step(s)) for part, s in narrowest.items()}):
+        widths = {site.name: by_part[site.part] for site in forward}
         if _cost_of(widths, forward, budget.cost) <= spare:
             fitting = widths
     return fitting
 
 
-def alike(forward: Sequence[Site], budget: Budget) -> list[dict[str, int]]:
-    """Neurons that are the same in all sites of a part, ascending, as far as all of them have so many.
+def tied(levels: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
+    """Widths of all parts together, from the legal ones of each, ascending.
 
-    Where there are several parts, such as experts beside a shared one, those of the first say the share that
-    the others keep, rounded down to a legal width.
+    Where there are several parts, such as experts beside a shared one, the width of the first says the share
+    that the others keep, rounded down to a legal width.
     """
-    levels: dict[str, list[int]] = {}
-    for site in forward:
-        known = levels.get(site.part)
-        if known is None or known[-1] > site.units:
-            levels[site.part] = budget.levels(site)
-    first, *_ = levels.values()
-    found = []
-    for level in first:
-        share = level / first[-1]
-        widths = {
-            part: max([each for each in legal if each <= share * legal[-1]], default=legal[0])
+    first = next(iter(levels.values()))
+    return [
+        {
+            part: max([each for each in legal if each * first[-1] <= level * legal[-1]], default=legal[0])
             for part, legal in levels.items()
         }
-        found.append({site.name: widths[site.part] for site in forward})
-    return found
+        for level in first
+    ]
 
 
 def _heads_above(
