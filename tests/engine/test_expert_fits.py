@@ -25,7 +25,7 @@ def batches_of(model) -> list[dict[str, Tensor]]:
 
 @torch.no_grad()
 def by_hand(model, batches: list[dict[str, Tensor]]) -> list[np.ndarray]:
-    """Of every expert of the first block: its neurons, weighted, (rows, 40), from what the module is given."""
+    """Of every expert of the first block its neurons, weighted, (rows, 40), from what the module is given."""
     block, found = model.model.layers[0], [[] for _ in range(4)]
     for batch in batches:
         seen: list[Tensor] = []

@@ -165,16 +165,16 @@ def _most_neurons(spare: float, forward: Sequence[Site], budget: Budget) -> dict
 def tied(levels: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
     """Widths of all parts together, from the legal ones of each, ascending.
 
-    Where there are several parts, such as experts beside a shared one, the width of the first says the share
-    that the others keep, rounded down to a legal width.
+    Where there are several parts, such as experts beside a shared one, the width of the one that has most
+    levels says the share that the others keep, rounded down to a legal width.
     """
-    first = next(iter(levels.values()))
+    finest = max(levels.values(), key=len)
     return [
         {
-            part: max([each for each in legal if each * first[-1] <= level * legal[-1]], default=legal[0])
+            part: max([each for each in legal if each * finest[-1] <= level * legal[-1]], default=legal[0])
             for part, legal in levels.items()
         }
-        for level in first
+        for level in finest
     ]
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy
+from statprune.anatomy.sites import Site
 from statprune.budget.latency import Latency
 from statprune.calibration.batches import Batch
 from statprune.calibration.stream import Stream, advance, before_first_block
@@ -57,7 +58,7 @@ def _timed(
     anatomy: Anatomy, block: nn.Module, index: int, stream: Stream
 ) -> dict[str, list[tuple[int, float]]]:
     sites = anatomy.sites_of_block(index)
-    levels = {site.part: sorted({max(1, round(share * site.units)) for share in SHARES}) for site in sites}
+    levels = {site.part: _levels(site) for site in sites}
     variants = {
         (site.part, width): _narrow(anatomy, block, index, {site.part: width})
         for site in sites
@@ -78,6 +79,12 @@ def _timed(
     }
 
 
+def _levels(site: Site) -> list[int]:
+    """The widths to time, ascending."""
+    near = (max(1, round(share * site.units / site.step)) * site.step for share in SHARES[:-1])
+    return sorted({*(min(width, site.units) for width in near), site.units})
+
+
 def _rising(pairs: list[tuple[int, float]]) -> list[tuple[int, float]]:
     """The pairs, no width cheaper than a narrower one: differences below the clock's noise are none."""
     found: list[tuple[int, float]] = []
@@ -90,7 +97,7 @@ def _narrow(anatomy: Anatomy, block: nn.Module, index: int, widths: dict[str, in
     """A copy of the block with the widths given by part, one unit elsewhere."""
     copy = deepcopy(block)
     for site in anatomy.sites_of_block(index):
-        kept = torch.arange(widths.get(site.part, 1))
+        kept = torch.arange(widths.get(site.part, min(site.step, site.units)))
         cut(copy, site, kept, own_columns(copy, site, kept))
     return copy
 
