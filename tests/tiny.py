@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import ARCHITECTURES, anatomy_of, entry_for
-from statprune.anatomy.producers import module_at
-from statprune.surgery.cut import cut
-from statprune.surgery.linear import weight_of
+from statprune.anatomy.sites import Site
+from statprune.surgery.cut import cut, own_columns
 
 REFUSED = ("albert",)
 """Types whose entry says why nothing of them can be pruned."""
@@ -27,6 +26,7 @@ _LLAMA: dict[str, Any] = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 64,
 }
+_MIXTURE: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
 _BERT: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 40,
@@ -48,6 +48,9 @@ _SIZES: dict[str, dict[str, Any]] = {
     "mistral": {**_LLAMA, "sliding_window": None},
     "qwen2": _LLAMA,
     "qwen3": {**_LLAMA, "head_dim": 8},
+    "mixtral": {**_LLAMA, "num_local_experts": 4, "sliding_window": None},
+    "qwen2_moe": {**_LLAMA, **_MIXTURE, "shared_expert_intermediate_size": 40},
+    "qwen3_moe": {**_LLAMA, **_MIXTURE, "head_dim": 8},
     "gemma2": {**_LLAMA, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 8},
     "gemma3_text": {**_LLAMA, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 8},
     "phi3": _LLAMA,
@@ -115,6 +118,9 @@ _PREFIXES = {
     "mistral": "Mistral",
     "qwen2": "Qwen2",
     "qwen3": "Qwen3",
+    "mixtral": "Mixtral",
+    "qwen2_moe": "Qwen2Moe",
+    "qwen3_moe": "Qwen3Moe",
     "gemma2": "Gemma2",
     "gemma3_text": "Gemma3Text",
     "phi3": "Phi3",
@@ -154,6 +160,7 @@ def tiny_model(model_type: str, *, head: str | None = None, seed: int = 0, **con
     tokens = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
     sizes = {"vocab_size": _VOCABULARY, **tokens, **_SIZES[model_type], **config}
     settings = getattr(transformers, f"{prefix}Config")(**sizes)
+    settings._experts_implementation = "eager"  # torch's grouped product has no float64
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
         model: PreTrainedModel = getattr(transformers, name)(settings)
@@ -191,11 +198,16 @@ def random_cut(model: PreTrainedModel, kept: Mapping[str, Sequence[int]]) -> Pre
         if site.name not in kept:
             continue
         block = anatomy.blocks[site.block]
-        units = torch.tensor(sorted(kept[site.name]), dtype=torch.int64)
-        columns = site.columns_of(units)
-        weight = weight_of(module_at(block, site.consumer))
-        cut(block, site, units, weight[:, columns.to(weight.device)].clone())
+        units = kept_of(site, kept[site.name])
+        cut(block, site, units, own_columns(block, site, units))
     return model
+
+
+def kept_of(site: Site, units: Sequence[int]) -> Tensor:
+    """The units as a tensor; of experts other ones in each: those so many further round as its number."""
+    shifts = range(site.experts or 1)
+    rows = torch.tensor([sorted((unit + shift) % site.units for unit in units) for shift in shifts])
+    return rows if site.experts else rows[0]
 
 
 def uniform_cut(model: PreTrainedModel, *, heads: bool = False) -> PreTrainedModel:
@@ -222,6 +234,8 @@ def uneven_cut(model: PreTrainedModel) -> PreTrainedModel:
             "attention": (units[1:], units, units[:1]),
             "cross_attention": (units, units[:1], units[1:]),
             "feed_forward": (range(3, 20), range(0, 40, 2), units),
+            "experts": (range(3, 19), range(0, 40, 5), units),
+            "shared_expert": (units, range(5), range(7)),
         }
         kept[site.name] = by_block[site.part][site.block % 3]
     return random_cut(model, kept)

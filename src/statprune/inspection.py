@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy, anatomy_of, context_of
-from statprune.anatomy.parts import SiteKind
+from statprune.anatomy.sites import Site
 from statprune.budget.cost import Cost
 from statprune.checkpoint.skeleton import skeleton
 from statprune.inputs import LONGEST_DEFAULT
@@ -96,11 +96,7 @@ def _left_whole(anatomy: Anatomy) -> dict[str, dict[str, Any]]:
     reasons = anatomy.kept_whole()
     if not reasons:
         return {}
-    narrowed = {
-        (site.block, f"{path}.weight")
-        for site in anatomy.sites
-        for path in (*(producer.path for producer in site.producers), site.consumer)
-    }
+    narrowed = {(site.block, name) for site in anatomy.sites for name in site.weights}
     count = sum(
         parameter.numel()
         for number, block in enumerate(anatomy.blocks)
@@ -115,7 +111,7 @@ def _groups(anatomy: Anatomy, context: int) -> tuple[SiteGroup, ...]:
     counted = Counter(
         SiteGroup(
             part=site.part,
-            unit=_unit(site.kind, site.group),
+            unit=_unit(site),
             blocks=0,
             units=site.units,
             parameters_per_unit=site.parameters_per_unit,
@@ -126,10 +122,12 @@ def _groups(anatomy: Anatomy, context: int) -> tuple[SiteGroup, ...]:
     return tuple(SiteGroup(**{**asdict(group), "blocks": blocks}) for group, blocks in counted.items())
 
 
-def _unit(kind: SiteKind, group: int) -> str:
-    if kind == "feed_forward":
+def _unit(site: Site) -> str:
+    if site.experts:
+        return f"neuron of each of {site.experts} experts"
+    if site.kind == "feed_forward":
         return "neuron"
-    return "head" if group == 1 else f"key-value group of {group} heads"
+    return "head" if site.group == 1 else f"key-value group of {site.group} heads"
 
 
 def _uniform_heads(anatomy: Anatomy, model_type: str) -> str:

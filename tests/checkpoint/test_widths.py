@@ -14,7 +14,20 @@ from statprune.checkpoint.classes import stock_names
 from statprune.checkpoint.load import load
 from statprune.checkpoint.widths import adopt, encode
 
-WITH_HEAD_DIM = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "vit", "t5")
+WITH_HEAD_DIM = (
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "mixtral",
+    "qwen2_moe",
+    "qwen3_moe",
+    "gemma2",
+    "gemma3_text",
+    "phi3",
+    "vit",
+    "t5",
+)
 LLAMA3 = {
     "rope_type": "llama3",
     "rope_theta": 500000.0,
@@ -40,7 +53,15 @@ def test_neurons_that_are_the_same_everywhere_need_no_code(model_type: str) -> N
     assert encoding.architecture == type(model).__name__
     assert 24 in {
         encoding.config.to_dict().get(name)
-        for name in ("intermediate_size", "n_inner", "ffn_dim", "hidden_dim", "d_ff", "decoder_ffn_dim")
+        for name in (
+            "intermediate_size",
+            "n_inner",
+            "ffn_dim",
+            "hidden_dim",
+            "d_ff",
+            "decoder_ffn_dim",
+            "moe_intermediate_size",
+        )
     }
 
 

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from statprune.anatomy.lookup import anatomy_of
 from statprune.anatomy.parts import BLOCK
 from statprune.anatomy.producers import module_at
+from statprune.anatomy.sites import Site
 from statprune.calibration.batches import inputs_of
 from tests.tiny import MODEL_TYPES, tiny_batch, tiny_model
 
@@ -18,6 +19,14 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("gpt_neox", {"use_parallel_residual": False}),
     ("t5", {"feed_forward_proj": "relu"}),
 ]
+
+
+def beside(block: nn.Module, site: Site, seen: dict[Any, Tensor]) -> Tensor | int:
+    """What a shared expert adds to the experts' output, scaled for each token."""
+    if not site.experts or not hasattr(block.mlp, "shared_expert_gate"):
+        return 0
+    x = block.post_attention_layernorm(seen["post_attention_layernorm"])
+    return block.mlp.shared_expert_gate(x).sigmoid() * block.mlp.shared_expert(x)
 
 
 @torch.no_grad()
@@ -59,9 +68,10 @@ def test_the_block_goes_on_with_residual_plus_output(model_type: str, options: d
         hook.remove()
     perceptrons = [site for site in anatomy.sites_of_block(number) if site.kind == "feed_forward"]
     for site in anatomy.sites_of_block(number):
-        if site.kind == "attention" and any(BLOCK in each.residual for each in perceptrons):
-            continue  # the perceptron's output is added at once
+        at_once = site.kind == "attention" and any(BLOCK in each.residual for each in perceptrons)
+        if at_once or site.part == "shared_expert":  # with the perceptron's output, or with the experts'
+            continue
         # Where it is added to nothing that the entry names, a norm reads it as it is.
-        whole = sum((seen[path] for path in site.residual), seen[site.name])
+        whole = sum((seen[path] for path in site.residual), seen[site.name] + beside(block, site, seen))
         gone_on = [each.reshape(-1, each.shape[-1]) for each in sums if each.shape[-1] == whole.shape[-1]]
         assert any(torch.allclose(whole, each, atol=1e-6) for each in gone_on), site.name

@@ -2,7 +2,17 @@
 
 from dataclasses import replace
 
-from statprune.anatomy.parts import BLOCK, Architecture, Attention, Context, FeedForward, Stack, Widths
+from statprune.anatomy.parts import (
+    BLOCK,
+    Architecture,
+    Attention,
+    Context,
+    Experts,
+    FeedForward,
+    Stack,
+    Unprunable,
+    Widths,
+)
 
 _LLAMA = Stack(
     blocks="layers",
@@ -173,4 +183,53 @@ GPT_NEOX = Architecture(
     ),
 )
 
-DECODERS = (LLAMA, GEMMA, PHI3, OPT, GPT2, GPT_NEO, GPT_NEOX)
+_EXPERTS = Experts(
+    path="mlp.experts",
+    residual=("post_attention_layernorm",),
+    follows={"mlp.experts.intermediate_dim": "neurons"},
+)
+_ROUTER = Unprunable("it picks the experts of a token: its outputs are experts, not units")
+
+MIXTRAL = Architecture(
+    model_types=("mixtral",),
+    kind="decoder",
+    stacks=(
+        replace(
+            _LLAMA,
+            feed_forward=None,
+            experts=_EXPERTS,
+            router=_ROUTER,
+            widths=replace(_LLAMA.widths, experts="intermediate_size"),
+        ),
+    ),
+)
+
+# Some blocks may have an ordinary perceptron instead of experts.
+_QWEN_MOE = replace(
+    _LLAMA,
+    experts=_EXPERTS,
+    router=_ROUTER,
+    widths=replace(_LLAMA.widths, experts="moe_intermediate_size"),
+)
+
+# A gate scales the shared expert's output for each token before it is added.
+QWEN2_MOE = Architecture(
+    model_types=("qwen2_moe",),
+    kind="decoder",
+    stacks=(
+        replace(
+            _QWEN_MOE,
+            shared_expert=FeedForward(
+                gate="mlp.shared_expert.gate_proj",
+                up="mlp.shared_expert.up_proj",
+                down="mlp.shared_expert.down_proj",
+                residual=(),
+            ),
+            widths=replace(_QWEN_MOE.widths, shared_expert="shared_expert_intermediate_size"),
+        ),
+    ),
+)
+
+QWEN3_MOE = Architecture(model_types=("qwen3_moe",), kind="decoder", stacks=(_QWEN_MOE,))
+
+DECODERS = (LLAMA, MIXTRAL, QWEN2_MOE, QWEN3_MOE, GEMMA, PHI3, OPT, GPT2, GPT_NEO, GPT_NEOX)

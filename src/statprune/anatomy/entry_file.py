@@ -14,6 +14,7 @@ from statprune.anatomy.parts import (
     Architecture,
     Attention,
     Context,
+    Experts,
     FeedForward,
     Kind,
     Order,
@@ -77,7 +78,10 @@ def _stack(values: Any, where: str) -> Stack:
         )
     elif forward is not None:
         given["feed_forward"] = _part(FeedForward, forward, f"{where}: feed_forward")
-    stack: Stack = _made(Stack, given, where)
+    for part, kind in (("experts", Experts), ("shared_expert", FeedForward), ("router", Unprunable)):
+        if part in given:
+            given[part] = _part(kind, given[part], f"{where}: {part}")
+    stack: Stack = _made(Stack, {"feed_forward": None, **given}, where)
     for attention in (stack.attention, stack.cross_attention):
         if isinstance(attention, Attention):
             _require_one_of(attention.fused, (None, *get_args(Order)), f"{where}: fused")

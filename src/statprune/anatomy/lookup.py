@@ -8,14 +8,15 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from statprune.anatomy.block_sites import Place, feed_forward_of, sites_of
 from statprune.anatomy.decoders import DECODERS
 from statprune.anatomy.draft import draft_entry
 from statprune.anatomy.encoder_decoders import ENCODER_DECODERS
 from statprune.anatomy.encoders import ENCODERS
 from statprune.anatomy.entry_file import read_entry
-from statprune.anatomy.parts import Architecture, Stack, Unprunable
+from statprune.anatomy.parts import DOWN, GATE_UP, Architecture, Stack, Unprunable
 from statprune.anatomy.producers import module_at
-from statprune.anatomy.sites import Place, Site, feed_forward_of, sites_of
+from statprune.anatomy.sites import Site
 from statprune.errors import ModelError, UnknownArchitectureError
 
 ARCHITECTURES: tuple[Architecture, ...] = DECODERS + ENCODERS + ENCODER_DECODERS
@@ -99,6 +100,7 @@ class Anatomy:
                 ("attention", stack.attention),
                 ("cross-attention", stack.cross_attention),
                 ("feed-forward", forward),
+                ("router", stack.router),
             ):
                 if isinstance(each, Unprunable):
                     found[f"{stack.name}: {part}"] = each.reason
@@ -181,6 +183,9 @@ def _refuse_unusable(model: PreTrainedModel, entry: Architecture) -> None:
 
 def _check_linears(block: nn.Module, sites: tuple[Site, ...], place: Place) -> None:
     for site in sites:
+        if site.experts:
+            _check_experts(module_at(block, site.consumer), f"{place.name}: {site.consumer}")
+            continue
         for path in (*(producer.path for producer in site.producers), site.consumer):
             linear = module_at(block, path)
             if type(linear) not in (nn.Linear, Conv1D):
@@ -188,3 +193,16 @@ def _check_linears(block: nn.Module, sites: tuple[Site, ...], place: Place) -> N
                     f"{place.name}: {path} is a {type(linear).__name__}, not a plain Linear or Conv1D. "
                     f"Dequantise it, or merge its adapter, first."
                 )
+
+
+def _check_experts(module: nn.Module, place: str) -> None:
+    for name in (GATE_UP, DOWN):
+        if type(getattr(module, name)) is not nn.Parameter:
+            raise ModelError(
+                f"{place} holds its {name} as a {type(getattr(module, name)).__name__}, not as a plain "
+                f"parameter. Dequantise it, or merge its adapter, first."
+            )
+    if getattr(module, "is_transposed", False) or getattr(module, "has_bias", False):
+        raise ModelError(
+            f"{place}, a {type(module).__name__}, has biases or transposed weights. Report this."
+        )

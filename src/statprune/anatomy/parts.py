@@ -69,6 +69,25 @@ class FeedForward:
 
 
 @dataclass(frozen=True)
+class Experts:
+    """Gated perceptrons, of which a router picks a few for each token, as one module at `path`.
+
+    It holds `GATE_UP`, (experts, 2 * neurons, hidden), each expert's gate's rows and then up's, and `DOWN`,
+    (experts, hidden, neurons); it is called with the tokens, the experts picked, and their weights. `active`
+    is what the config calls the number of experts a token. `residual` as in `Attention`.
+    """
+
+    path: str
+    residual: tuple[str, ...]
+    active: str = "num_experts_per_tok"
+    follows: Mapping[str, Quantity] = field(default_factory=dict)
+
+
+GATE_UP, DOWN = "gate_up_proj", "down_proj"
+"""What transformers calls the weights of all experts of a block."""
+
+
+@dataclass(frozen=True)
 class Unprunable:
     """A part that stays whole, and the reason that the user is shown."""
 
@@ -81,13 +100,15 @@ class Widths:
 
     `kv_heads` is None where every head has its own key and value; `head_dim` is None where the family's
     modelling code computes it as hidden size / heads, so that a config cannot say "fewer heads of the same
-    size".
+    size". `experts` and `shared_expert` are the neurons of one expert, and of the one that all tokens go to.
     """
 
     heads: str
     neurons: str
     kv_heads: str | None = None
     head_dim: str | None = None
+    experts: str | None = None
+    shared_expert: str | None = None
 
 
 @dataclass(frozen=True)
@@ -97,17 +118,21 @@ class Stack:
     `name` begins the names of their sites. `extras` is how many values a block returns behind its hidden
     state, in a tuple; 0 where it returns the hidden state alone. `carried` says that the first block's extras
     are arguments of the blocks behind it. Several `feed_forward` are alternatives: the first one whose parts
-    the block has is meant.
+    the block has is meant. A block that has `experts` has them instead, and maybe a `shared_expert` beside
+    them; `router` is why what picks them stays whole.
     """
 
     blocks: str
     widths: Widths
     attention: Attention | Unprunable
-    feed_forward: FeedForward | Unprunable | tuple[FeedForward, ...]
+    feed_forward: FeedForward | Unprunable | tuple[FeedForward, ...] | None
     cross_attention: Attention | Unprunable | None = None
     name: str = "blocks"
     extras: int = 0
     carried: bool = False
+    experts: Experts | None = None
+    shared_expert: FeedForward | None = None
+    router: Unprunable | None = None
 
 
 @dataclass(frozen=True)

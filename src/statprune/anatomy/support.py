@@ -4,12 +4,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from statprune.anatomy.lookup import architectures
-from statprune.anatomy.parts import Architecture, Attention, FeedForward, Stack, Unprunable
+from statprune.anatomy.parts import Architecture, Attention, Experts, FeedForward, Stack, Unprunable
 
 _PARTS = (
     ("heads", "attention"),
     ("heads of cross-attention", "cross_attention"),
     ("neurons", "feed_forward"),
+    ("neurons of experts", "experts"),
+    ("neurons of the shared expert", "shared_expert"),
+    ("router", "router"),
 )
 
 
@@ -55,7 +58,7 @@ def _of(entry: Architecture) -> Support:
         prefix = "" if len(entry.stacks) == 1 else f"{stack.name}: "
         for what, part in _PARTS:
             for each in _alternatives(stack, part):
-                if isinstance(each, Attention | FeedForward):
+                if isinstance(each, Attention | FeedForward | Experts):
                     pruned.append(prefix + what)
                 elif isinstance(each, Unprunable):
                     stays.setdefault(each.reason, []).append(prefix + what)

@@ -7,7 +7,7 @@
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil, floor, sqrt
+from math import ceil, floor, lcm, sqrt
 
 from statprune.anatomy.parts import Kind
 from statprune.anatomy.sites import Site, blocks_of
@@ -41,18 +41,24 @@ class Budget:
 
     def smallest(self, site: Site) -> int:
         """The least that `site` may keep."""
-        return 1 if site.kind == "attention" else min(self.multiple, site.units)
+        return 1 if site.kind == "attention" else min(self.step(site), site.units)
+
+    def step(self, site: Site) -> int:
+        """Neurons of `site` go in whole multiples of this."""
+        return lcm(self.multiple, site.step)
 
     def widths(self, site: Site, blocks: int) -> list[int]:
         """Legal widths of `site` in a model of so many blocks, ascending; a pinned one is legal as it is."""
         if site.name in self.restrictions.pins:
             return [self.restrictions.pins[site.name]]
-        legal = [*range(1, site.units + 1)] if site.kind == "attention" else self.levels(site.units)
+        levels = self.levels(site.units, self.step(site))
+        legal = [*range(1, site.units + 1)] if site.kind == "attention" else levels
         return [width for width in legal if self.restrictions.allows(site, width, blocks)]
 
-    def levels(self, units: int) -> list[int]:
+    def levels(self, units: int, step: int | None = None) -> list[int]:
         """Legal neuron counts up to `units`, ascending."""
-        return [*range(self.multiple, units, self.multiple), units]
+        step = step or self.multiple
+        return [*range(step, units, step), units]
 
     def require_reachable(self, sites: Sequence[Site]) -> None:
         """Refuse a share below what the narrowest plan costs.
@@ -88,7 +94,7 @@ def uniform(curves: Curves, sites: Sequence[Site], budget: Budget) -> Plan:
         neurons = _most_neurons(spare, forward, budget)
         if neurons is None:
             continue
-        widths |= {site.name: neurons for site in forward}
+        widths |= neurons
         error = sum(float(curves[name].relative()[count]) for name, count in widths.items())
         if best is None or error < best[0]:
             best = error, _plan(widths, sites, f"uniform, keep {budget.keep:g} of {budget.cost.of}")
@@ -146,12 +152,32 @@ def _depth_weight(site: Site, blocks: int, kind: Kind) -> float:
     return sqrt(blocks - site.block) + 1 if kind == "encoder" else 1.0
 
 
-def _most_neurons(spare: float, forward: Sequence[Site], budget: Budget) -> int | None:
+def _most_neurons(spare: float, forward: Sequence[Site], budget: Budget) -> dict[str, int] | None:
     fitting = None
-    for level in budget.levels(min(site.units for site in forward)):
-        if _cost_of({site.name: level for site in forward}, forward, budget.cost) <= spare:
-            fitting = level
+    narrowest: dict[str, Site] = {}
+    for site in sorted(forward, key=lambda site: site.units):
+        narrowest.setdefault(site.part, site)
+    for by_part in tied({part: budget.levels(s.units, budget.step(s)) for part, s in narrowest.items()}):
+        widths = {site.name: by_part[site.part] for site in forward}
+        if _cost_of(widths, forward, budget.cost) <= spare:
+            fitting = widths
     return fitting
+
+
+def tied(levels: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
+    """Widths of all parts together, from the legal ones of each, ascending.
+
+    Where there are several parts, such as experts beside a shared one, the width of the one that has most
+    levels says the share that the others keep, rounded down to a legal width.
+    """
+    finest = max(levels.values(), key=len)
+    return [
+        {
+            part: max([each for each in legal if each * finest[-1] <= level * legal[-1]], default=legal[0])
+            for part, legal in levels.items()
+        }
+        for level in finest
+    ]
 
 
 def _heads_above(
@@ -190,7 +216,7 @@ def _neurons_above(
         site = forward[position]
         count = kept[site.name]
         if count < site.units:
-            step = curves[site.name].steps[count : _next_level(count, site.units, budget)]
+            step = curves[site.name].steps[count : _next_level(count, site, budget)]
             heapq.heappush(queue, (-float(step.mean()) * depth[site.name], position))
 
     for position in range(len(forward)):
@@ -198,7 +224,7 @@ def _neurons_above(
     while queue:
         _, position = heapq.heappop(queue)
         site = forward[position]
-        wider = _next_level(kept[site.name], site.units, budget)
+        wider = _next_level(kept[site.name], site, budget)
         price = budget.cost.of_width(site, wider) - budget.cost.of_width(site, kept[site.name])
         if price <= left:
             left -= price
@@ -207,5 +233,5 @@ def _neurons_above(
     return kept
 
 
-def _next_level(count: int, units: int, budget: Budget) -> int:
-    return min(units, (count // budget.multiple + 1) * budget.multiple)
+def _next_level(count: int, site: Site, budget: Budget) -> int:
+    return min(site.units, (count // budget.step(site) + 1) * budget.step(site))

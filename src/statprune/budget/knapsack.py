@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 
 from statprune.anatomy.parts import SiteKind
 from statprune.anatomy.sites import Site, blocks_of
-from statprune.budget.allocate import Budget
+from statprune.budget.allocate import Budget, tied
 from statprune.budget.damage import DamageCurves, Floats
 from statprune.budget.plan import Plan
 from statprune.errors import BudgetError
@@ -164,8 +164,8 @@ def uniform_knapsack(curves: DamageCurves, sites: Sequence[Site], budget: Budget
     sayable = ", head counts that stock transformers can open" if budget.restrictions.only else ""
     why = f"uniform{sayable}, least predicted damage"
     for heads in _in_common("attention", sites, budget, blocks):
-        for neurons in _in_common("feed_forward", sites, budget, blocks):
-            widths = {site.name: heads if site.kind == "attention" else neurons for site in sites}
+        for neurons in _neurons_in_common(sites, budget, blocks):
+            widths = {site.name: heads if site.kind == "attention" else neurons[site.part] for site in sites}
             plan = Plan(widths, f"{why}, keep {budget.keep:g} of {budget.cost.of}")
             damage = _sum(damages, plan)
             if budget.cost.of_plan(plan, sites) <= limit and (best is None or damage < best[0]):
@@ -185,6 +185,15 @@ def predicted(curves: DamageCurves, plan: Plan) -> float:
 
 def _sum(damages: Mapping[str, Floats], plan: Plan) -> float:
     return float(sum(damages[name][width] for name, width in plan.widths.items()))
+
+
+def _neurons_in_common(sites: Sequence[Site], budget: Budget, blocks: int) -> list[dict[str, int]]:
+    parts = dict.fromkeys(site.part for site in sites if site.kind == "feed_forward")
+    levels = {
+        part: _in_common("feed_forward", [site for site in sites if site.part == part], budget, blocks)
+        for part in parts
+    }
+    return tied(levels) if all(levels.values()) else []
 
 
 def _in_common(kind: SiteKind, sites: Sequence[Site], budget: Budget, blocks: int) -> list[int]:

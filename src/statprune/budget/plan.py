@@ -60,7 +60,22 @@ def fit(widths: Mapping[str, Any], sites: Iterable[Site], why: str = "given") ->
             raise PlanError(
                 f"{name}: cannot keep {count!r} units; give an integer from 1 to {known[name].units}."
             )
+        require_width(known[name], count)
     return Plan({name: widths.get(name, site.units) for name, site in known.items()}, why)
+
+
+def require_width(site: Site, width: int) -> None:
+    """Refuse a width with which the model would not run.
+
+    Raises:
+        PlanError: with the widths next to it.
+    """
+    if not site.allows(width):
+        below = width // site.step * site.step
+        raise PlanError(
+            f"{site.name}: cannot keep {width} units of each expert: torch's grouped product takes multiples "
+            f"of {site.step}. Give {f'{below} or ' if below else ''}{min(site.units, below + site.step)}."
+        )
 
 
 def read(path: Path, sites: Iterable[Site]) -> Plan:

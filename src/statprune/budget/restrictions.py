@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from statprune.anatomy.sites import Site, blocks_of
+from statprune.budget.plan import require_width
 from statprune.errors import PlanError
 
 KINDS = ("attention", "feed_forward")
@@ -50,6 +51,7 @@ class Restrictions:
 
     def _check_pin(self, site: Site, width: int, blocks: int) -> None:
         _check_units(site.name, width, site.units)
+        require_width(site, width)
         if width < self.floor(site):
             raise PlanError(f"{site.name} is pinned to {width} units, below its floor {self.floor(site)}.")
         if self._protects(site, blocks) and width < site.units:

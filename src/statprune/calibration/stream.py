@@ -17,10 +17,12 @@ from transformers import PreTrainedModel
 from statprune.anatomy.lookup import Anatomy, Run
 from statprune.anatomy.producers import module_at
 from statprune.calibration.batches import Batch, inputs_of, real_of
+from statprune.calibration.routing import read_by
 from statprune.errors import NonFiniteError
 
-Reader = Callable[[Tensor], None]
-"""Takes what a module reads, or returns, for one batch, (tokens, columns), padding removed."""
+Reader = Callable[[Any], None]
+"""Takes what a module reads, or returns, for one batch, (tokens, columns), padding removed; of experts what
+they read is a `Routed`."""
 
 
 @dataclass
@@ -144,7 +146,7 @@ class _Enough(Exception):  # noqa: N818 - not an error: a block has run as far a
 @torch.no_grad()
 def until(
     stream: Stream, block: nn.Module, index: int, path: str, also: Sequence[str] = ()
-) -> Iterator[dict[str, Tensor]]:
+) -> Iterator[dict[str, Any]]:
     """Run block `index` on each batch as far as the module at `path`; the stream stays where it is.
 
     Yields, batch by batch, what the modules at `path` and `also` read, (tokens, width), padding removed.
@@ -155,10 +157,10 @@ def until(
     stream.stand_before(index)
     for position, (hidden, real) in enumerate(zip(stream.hidden, stream.real, strict=True)):
         args, kwargs = stream.call(position, index)
-        seen: dict[str, Tensor] = {}
+        seen: dict[str, Any] = {}
 
-        def note(name: str, seen: dict[str, Tensor] = seen) -> Reader:
-            def read(Z: Tensor) -> None:
+        def note(name: str, seen: dict[str, Any] = seen) -> Reader:
+            def read(Z: Any) -> None:
                 seen[name] = Z
                 if name == path:
                     raise _Enough
@@ -234,7 +236,7 @@ def _reading(
         for path, reader in readers.items():
 
             def hook(_: nn.Module, inputs: tuple[Tensor, ...], reader: Reader = reader) -> None:
-                reader(real_rows(inputs[0], real))
+                reader(read_by(inputs, real))
 
             stack.callback(module_at(block, path).register_forward_pre_hook(hook).remove)
         for path, writer in writers.items():

@@ -7,7 +7,7 @@ import transformers
 from transformers.models.auto import modeling_auto
 
 from statprune.anatomy.lookup import entry_for
-from statprune.anatomy.parts import Architecture, Attention, FeedForward, Stack
+from statprune.anatomy.parts import DOWN, GATE_UP, Architecture, Attention, FeedForward, Stack
 from statprune.anatomy.sites import CROSS_HEADS
 from statprune.checkpoint.per_layer_model import PerLayerWidths
 
@@ -90,11 +90,24 @@ def _shapes_of_stack(stack: Stack) -> dict[str, Any]:
         if isinstance(forward, FeedForward):
             outputs |= {path: neurons for path in (forward.gate, forward.up) if path is not None}
             inputs[forward.down] = neurons
+    shared = stack.shared_expert
+    if shared is not None and stack.widths.shared_expert is not None:
+        outputs |= {path: stack.widths.shared_expert for path in (shared.gate, shared.up) if path is not None}
+        inputs[shared.down] = stack.widths.shared_expert
+    tensors: dict[str, Any] = {}
+    numbers: dict[str, Any] = {}
+    experts, width = stack.experts, stack.widths.experts
+    if experts is not None and width is not None:
+        tensors[experts.path] = {GATE_UP: [1, width], DOWN: [2, width]}
+        followers = (path.removeprefix(f"{experts.path}.") for path in experts.follows)
+        numbers[experts.path] = dict.fromkeys(followers, width)
     return {
         "name": stack.name,
         "blocks": stack.blocks,
         "outputs": outputs,
         "inputs": inputs,
+        "tensors": tensors,
+        "numbers": numbers,
         "attributes": attributes,
     }
 

@@ -26,6 +26,8 @@ class PerLayerWidths:
     stacks: for each list of blocks its name and where it is, from the base model; then, by path in a block,
 
         outputs, inputs: the widths, of which the size of a linear layer is proportional to the sum.
+        tensors, numbers: of modules that some blocks have, by name: the dimension of a tensor and the width
+            that it is proportional to; the width that a number is proportional to.
         attributes: the width that a number read at run time is proportional to.
     """
 
@@ -66,6 +68,12 @@ def _narrow_block(
             outputs = scaled(outputs, stack["outputs"][path]) if path in stack["outputs"] else outputs
             inputs = scaled(inputs, stack["inputs"][path]) if path in stack["inputs"] else inputs
             _resize(linear, outputs, inputs)
+        for name, (dimension, width) in stack["tensors"].get(path, {}).items():
+            whole = getattr(linear, name).detach()
+            part = whole.narrow(dimension, 0, scaled(whole.shape[dimension], width))
+            setattr(linear, name, nn.Parameter(part.clone()))
+        for name, width in stack["numbers"].get(path, {}).items():
+            setattr(linear, name, scaled(getattr(linear, name), width))
     for path, name in stack["attributes"].items():
         size: Any = reduce(getattr, path.split("."), block)
         follow(block, path, scaled(size, name))

@@ -175,10 +175,10 @@ def _write_per_layer(config: Any, anatomy: Anatomy, widths: Mapping[str, list[in
         return
     stack = anatomy.runs[0].stack
     config.head_dim = head_dim_of(stack, config)
-    name = stack.widths.neurons
-    neurons = widths.get(name, [])
-    if neurons and (len(set(neurons)) == 1 or getattr(config, name) is None):
-        setattr(config, name, max(neurons))
+    for name in dict.fromkeys((stack.widths.neurons, stack.widths.experts, stack.widths.shared_expert)):
+        neurons = widths.get(name, []) if name is not None else []
+        if name is not None and neurons and (len(set(neurons)) == 1 or getattr(config, name) is None):
+            setattr(config, name, max(neurons))
     config.per_layer_config = dict(enumerate(own[stack.name]))
     # Without this, a stock class refuses the config at once, whatever it is told about mismatched sizes. But
     # the validator of some configs reads global widths.

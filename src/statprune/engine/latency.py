@@ -11,11 +11,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy
+from statprune.anatomy.sites import Site
 from statprune.budget.latency import Latency
 from statprune.calibration.batches import Batch
 from statprune.calibration.stream import Stream, advance, before_first_block
-from statprune.engine.measure import consumer_weight
-from statprune.surgery.cut import cut
+from statprune.surgery.cut import cut, own_columns
 
 SHARES = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)
 """Of a site's units, at which its block is timed; 0 stands for one unit."""
@@ -58,7 +58,7 @@ def _timed(
     anatomy: Anatomy, block: nn.Module, index: int, stream: Stream
 ) -> dict[str, list[tuple[int, float]]]:
     sites = anatomy.sites_of_block(index)
-    levels = {site.part: sorted({max(1, round(share * site.units)) for share in SHARES}) for site in sites}
+    levels = {site.part: _levels(site) for site in sites}
     variants = {
         (site.part, width): _narrow(anatomy, block, index, {site.part: width})
         for site in sites
@@ -79,6 +79,12 @@ def _timed(
     }
 
 
+def _levels(site: Site) -> list[int]:
+    """The widths to time, ascending."""
+    near = (max(1, round(share * site.units / site.step)) * site.step for share in SHARES[:-1])
+    return sorted({*(min(width, site.units) for width in near), site.units})
+
+
 def _rising(pairs: list[tuple[int, float]]) -> list[tuple[int, float]]:
     """The pairs, no width cheaper than a narrower one: differences below the clock's noise are none."""
     found: list[tuple[int, float]] = []
@@ -91,8 +97,8 @@ def _narrow(anatomy: Anatomy, block: nn.Module, index: int, widths: dict[str, in
     """A copy of the block with the widths given by part, one unit elsewhere."""
     copy = deepcopy(block)
     for site in anatomy.sites_of_block(index):
-        kept = torch.arange(widths.get(site.part, 1), device=consumer_weight(site, copy).device)
-        cut(copy, site, kept, consumer_weight(site, copy)[:, site.columns_of(kept)])
+        kept = torch.arange(widths.get(site.part, min(site.step, site.units)))
+        cut(copy, site, kept, own_columns(copy, site, kept))
     return copy
 
 

@@ -1,6 +1,7 @@
 """What one site's activations say: its factor, and the curve that the budget reads off it."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -8,6 +9,7 @@ from statprune.anatomy.producers import module_at
 from statprune.anatomy.sites import Site
 from statprune.budget.curves import Curve
 from statprune.calibration.stream import Reader, Stream, advance
+from statprune.engine.experts import ExpertFactors, ExpertSums
 from statprune.errors import NonFiniteError
 from statprune.linalg.accumulator import Accumulator
 from statprune.linalg.factor import Factor
@@ -19,33 +21,40 @@ MakeAccumulator = Callable[[int], Accumulator]
 
 def through_block(
     stream: Stream, block: nn.Module, index: int, sites: Iterable[Site], make: MakeAccumulator
-) -> dict[str, Accumulator]:
+) -> dict[str, Accumulator | ExpertSums]:
     """Advance `stream` by one block, accumulating what the consumers of `sites` read.
 
     Raises:
         NonFiniteError: an activation or a hidden state is NaN or infinite; names the place.
     """
-    seen = {site.name: make(site.units * site.columns) for site in sites}
+    seen: dict[str, Any] = {
+        site.name: ExpertSums(site, block, [make(site.units) for _ in range(site.experts)])
+        if site.experts
+        else make(site.units * site.columns)
+        for site in sites
+    }
     advance(stream, block, index, {site.consumer: naming(seen[site.name].update, site) for site in sites})
     return seen
 
 
-def factor_of(site: Site, block: nn.Module, seen: Accumulator) -> Factor:
+def factor_of(site: Site, block: nn.Module, seen: Accumulator | ExpertSums) -> Factor | ExpertFactors:
     """The factor of `site`: neurons scaled by the consumer's column norms, heads in whole units.
 
     STAT, sections 2 and 3.
     """
+    if isinstance(seen, ExpertSums):
+        return seen.factor()
     if site.kind == "attention":
         return seen.factor(unit=site.columns)
     return seen.factor(scale=consumer_weight(site, block).norm(dim=0))
 
 
 def consumer_weight(site: Site, block: nn.Module) -> Tensor:
-    """The consumer's weight, (out, units * columns), in float64."""
+    """The consumer's weight, (out, units * columns), in float64; of experts (experts, out, units)."""
     return weight_of(module_at(block, site.consumer)).double()
 
 
-def curve_of(site: Site, factor: Factor, weight: Tensor) -> Curve:
+def curve_of(site: Site, factor: Factor | ExpertFactors, weight: Tensor) -> Curve:
     """The error curve of `site` from its `factor` and its consumer's `weight` (out, units * columns)."""
     output = factor.errors(weight).double().cpu()
     if site.kind == "attention":
@@ -60,7 +69,7 @@ def curve_of(site: Site, factor: Factor, weight: Tensor) -> Curve:
 def naming(update: Reader, site: Site) -> Reader:
     """A reader that hands on what the site's consumer reads; an error names the site."""
 
-    def read(Z: Tensor) -> None:
+    def read(Z: Any) -> None:
         try:
             update(Z)
         except NonFiniteError as error:

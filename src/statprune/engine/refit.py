@@ -20,32 +20,33 @@ ICLR 2024; elimination: Hassibi & Stork 1992; Meng et al., "OSSCAR", ICML 2024.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
 from itertools import takewhile
 from math import sqrt
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy
-from statprune.anatomy.parts import BLOCK
 from statprune.anatomy.producers import module_at
 from statprune.anatomy.sites import Site
 from statprune.budget.plan import Plan
 from statprune.calibration.batches import Batch
-from statprune.calibration.stream import Stream, advance, before_first_block, real_rows, until
-from statprune.engine.carriers import Notes, Observer, improve, worthwhile
+from statprune.calibration.routing import hidden_of
+from statprune.calibration.stream import Stream, advance, before_first_block, until
+from statprune.engine.carriers import improve
 from statprune.engine.divergence import PROBE_TOKENS, Outputs, every_row, first_of, held_out, taken
+from statprune.engine.expert_fits import narrow_experts
 from statprune.engine.measure import consumer_weight
+from statprune.engine.passage import Data, MakeGood, Passage, observed
 from statprune.engine.stat import Progress, no_progress
 from statprune.engine.trace import Trace
 from statprune.linalg.elimination import eliminate
-from statprune.linalg.held_out import LOCAL, NONE, Compensation, compensation, fit_consumer
+from statprune.linalg.held_out import LOCAL, NONE, compensation, fit_consumer
 from statprune.linalg.least_squares import ridge
-from statprune.linalg.moments import Moments, MomentSum, in_two
+from statprune.linalg.moments import Moments, in_two
 from statprune.surgery.cut import cut
+from statprune.surgery.experts import adapt_producers
 from statprune.surgery.linear import add_to_bias, set_weight, weight_of
 
 ADAPTED, FEWEST_ADAPTED = 16, 4096
@@ -55,33 +56,8 @@ CONSTANT = 1e-6
 """Share of their energy that a site's activations must move by not to count as constant."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Data:
-    """The calibration data, and which samples of each batch are held out, (count,) int64."""
-
-    batches: Sequence[Batch]
-    held: list[Tensor]
-
-    def held_tokens(self, number: int, real: Tensor) -> Tensor:
-        """Which of the real tokens of batch `number` belong to samples held out: (tokens,) bool."""
-        mask = torch.zeros(len(real), dtype=torch.bool, device=real.device)
-        mask[self.held[number]] = True
-        return mask[:, None].expand_as(real)[real]
-
-
 Step = Callable[["Passage", Site, int, Trace], None]
 """Changes one site of a block: (the block's passage, the site, units to keep, the trace)."""
-
-MakeGood = Callable[[Moments, Moments], Compensation]
-"""Decides how far to follow what was lost: moments of the rows to fit, and of those held out."""
-
-
-@dataclass
-class _Dense:
-    """What the dense stream did at one block, one entry a batch, (tokens, width), padding removed."""
-
-    inputs: dict[str, list[Tensor]] = field(default_factory=dict)
-    outputs: dict[str, list[Tensor]] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -104,7 +80,7 @@ def refit(
     """
     dense = before_first_block(model, anatomy, batches)
     thin = dense.fork()
-    data = _Data(batches, held_out(batches))
+    data = Data(batches, held_out(batches))
     steps = (adapt, narrow) if steps is None else steps
     narrowed = [site for site in anatomy.sites if plan[site] < site.units]
     first = min((site.block for site in narrowed), default=len(anatomy.blocks))
@@ -113,7 +89,7 @@ def refit(
             advance(dense, block, index)
             thin = dense.fork()
         else:
-            seen = _observed(dense, block, index, anatomy.sites_of_block(index))
+            seen = observed(dense, block, index, anatomy.sites_of_block(index))
             thin.stand_before(index)
             passage = Passage(anatomy, block, index, thin, seen, data)
             for site in anatomy.sites_of_block(index):
@@ -125,7 +101,7 @@ def refit(
 
 
 def _finish(
-    model: PreTrainedModel, anatomy: Anatomy, data: _Data, dense: Stream, thin: Stream, trace: Trace
+    model: PreTrainedModel, anatomy: Anatomy, data: Data, dense: Stream, thin: Stream, trace: Trace
 ) -> None:
     """Note how far the outputs are from the dense ones, on every fourth sample."""
     rows = first_of(data.batches, held_out(data.batches), PROBE_TOKENS)
@@ -138,82 +114,6 @@ def _finish(
     trace.divergence, trace.damage = outputs.divergence(after), outputs.unit
 
 
-def _observed(dense: Stream, block: nn.Module, index: int, sites: Sequence[Site]) -> _Dense:
-    """Advance the dense stream by one block, noting what its producers and consumers read and return."""
-    seen = _Dense()
-    residuals = {path for site in sites for path in site.residual if path != BLOCK}
-    inputs = {site.producers[0].path for site in sites} | residuals
-    for path in inputs:
-        seen.inputs[path] = []
-    for site in sites:
-        seen.outputs[site.consumer] = []
-    dense.stand_before(index)
-    seen.inputs[BLOCK] = _rows(dense)
-    advance(
-        dense,
-        block,
-        index,
-        {path: seen.inputs[path].append for path in inputs},
-        {path: notes.append for path, notes in seen.outputs.items()},
-    )
-    return seen
-
-
-def _rows(stream: Stream) -> list[Tensor]:
-    """The hidden states of real tokens, (tokens, width), batch by batch."""
-    return [real_rows(hidden, real) for hidden, real in zip(stream.hidden, stream.real, strict=True)]
-
-
-@dataclass(frozen=True, eq=False)
-class Passage:
-    """One block on its way from dense to thin: what its dense self did, and the thin stream before it."""
-
-    anatomy: Anatomy
-    block: nn.Module
-    index: int
-    thin: Stream
-    dense: _Dense
-    data: _Data
-
-    def moments(self, site: Site, *, noting: bool) -> tuple[tuple[Moments, Moments, Moments], Notes | None]:
-        """Of what the consumer reads in the thin stream, and of what it should return there.
-
-        That is the dense output, and what the dense hidden state that it is added to has more than the thin
-        one. In three parts: rows to fit, rows held out, all. Besides, what its carrier is fitted on, if that
-        is asked for and worthwhile.
-        """
-        outputs, consumer = self.dense.outputs[site.consumer], module_at(self.block, site.consumer)
-        bias = consumer.bias
-        pair = self.pair(site.units * site.columns, outputs[0].shape[1], bias is not None)
-        also = [path for path in site.residual if path != BLOCK]
-        before = _rows(self.thin) if BLOCK in site.residual else []
-        tokens = sum(len(each) for each in outputs)
-        wanted = noting and worthwhile(self.block, site, tokens)
-        observer = Observer(self.block, site) if wanted else None
-        with nullcontext() if observer is None else observer.watching():
-            for number, seen in enumerate(until(self.thin, self.block, self.index, site.consumer, also)):
-                target = outputs[number]
-                for path in site.residual:
-                    here = before[number] if path == BLOCK else seen[path]
-                    target = target + (self.dense.inputs[path][number] - here)
-                self.add(pair, number, seen[site.consumer], target if bias is None else target - bias)
-                if observer is not None:
-                    observer.take(seen[site.consumer], target, self.thin.real[number])
-        return in_two(*pair), None if observer is None else observer.notes
-
-    def pair(self, inputs: int, outputs: int, constant: bool) -> tuple[MomentSum, MomentSum]:
-        """Empty sums for the rows to fit and those held out."""
-        device = self.thin.hidden[0].device
-        fit, held = (MomentSum(inputs, outputs, constant=constant, device=device) for _ in range(2))
-        return fit, held
-
-    def add(self, pair: tuple[MomentSum, MomentSum], number: int, Z: Tensor, Y: Tensor) -> None:
-        """Add the rows of batch `number` to the two."""
-        held = self.data.held_tokens(number, self.thin.real[number])[: len(Z)]
-        pair[0].update(Z[~held], Y[~held])
-        pair[1].update(Z[held], Y[held])
-
-
 def adapt(at: Passage, site: Site, count: int, trace: Trace) -> None:
     """Fit the producers of `site` to what the thin stream brings them."""
     path = site.producers[0].path
@@ -221,14 +121,14 @@ def adapt(at: Passage, site: Site, count: int, trace: Trace) -> None:
     linears = [
         module_at(at.block, producer.path) for producer in site.producers if producer.reads == "hidden"
     ]
-    constant = all(linear.bias is not None for linear in linears)
+    constant = not site.experts and all(linear.bias is not None for linear in linears)
     pair = at.pair(width, width, constant)
     rows = first_of(at.data.batches, every_row(at.data.batches), max(FEWEST_ADAPTED, ADAPTED * width))
     # The rows come first, so that no batch runs of which none is used.
     used = takewhile(len, rows)
     for number, (part, seen) in enumerate(zip(used, until(at.thin, at.block, at.index, path), strict=False)):
         tokens = int(at.thin.real[number][: len(part)].sum())
-        x_thin, x_dense = seen[path][:tokens], at.dense.inputs[path][number][:tokens]
+        x_thin, x_dense = hidden_of(seen[path])[:tokens], at.dense.inputs[path][number][:tokens]
         at.add(pair, number, x_thin, x_dense - x_thin)
     fit, held, whole = in_two(*pair)
     found = compensation(fit, held)
@@ -237,6 +137,9 @@ def adapt(at: Passage, site: Site, count: int, trace: Trace) -> None:
     M = ridge(whole.G, whole.C, found.damping).X
     shift = whole.shift(M)
     for linear in linears:
+        if site.experts:
+            adapt_producers(linear, M)
+            continue
         W = weight_of(linear).double()
         if constant:
             add_to_bias(linear, W @ shift)
@@ -252,6 +155,9 @@ def narrow(
     carry: bool = True,
 ) -> None:
     """Choose `count` units of `site`, cut it, fit its consumer, and its carrier with it."""
+    if site.experts:
+        narrow_experts(at, site, count, trace, make_good)
+        return
     (fit, held, whole), notes = at.moments(site, noting=carry)
     W = consumer_weight(site, at.block)
     dense = W.T

@@ -28,6 +28,7 @@ from statprune.budget.curves import Curve, Curves
 from statprune.budget.plan import Plan
 from statprune.calibration.batches import Batch
 from statprune.calibration.stream import before_first_block
+from statprune.engine.experts import ExpertFactors
 from statprune.engine.measure import MakeAccumulator, consumer_weight, curve_of, factor_of, through_block
 from statprune.engine.trace import Trace
 from statprune.linalg.factor import Factor
@@ -49,14 +50,14 @@ def measure(
     batches: Sequence[Batch],
     make: MakeAccumulator,
     progress: Progress = no_progress,
-) -> tuple[dict[str, Curve], dict[str, Factor]]:
+) -> tuple[dict[str, Curve], dict[str, Factor | ExpertFactors]]:
     """Curves of all sites, and the factors of the neuron sites, from one walk through the model as it is.
 
     Cost: one forward pass, a Gram matrix (or its like) and a factorisation per site. The factors, units^2
     numbers per block, stay in memory until the plan is made.
     """
     curves: dict[str, Curve] = {}
-    factors: dict[str, Factor] = {}
+    factors: dict[str, Factor | ExpertFactors] = {}
     stream = before_first_block(model, anatomy, batches)
     for index, block in enumerate(anatomy.blocks):
         sites = anatomy.sites_of_block(index)
@@ -137,13 +138,15 @@ def _narrowed(anatomy: Anatomy, plan: Plan, kind: SiteKind) -> list[Site]:
 def _prune(
     anatomy: Anatomy,
     site: Site,
-    factor: Factor,
+    factor: Factor | ExpertFactors,
     count: int,
     errors: Tensor,  # (units + 1,) of the consumer's output
     trace: Trace,
 ) -> None:
     block = anatomy.blocks[site.block]
     part = factor.interpolation(count)
-    cut(block, site, part.kept, consumer_weight(site, block) @ part.T.T)
+    cut(block, site, part.kept, consumer_weight(site, block) @ part.T.mT)
     relative = float(errors[count] / errors[0]) if float(errors[0]) > 0 else 0.0
+    if isinstance(factor, ExpertFactors):
+        trace.note_unseen(site, factor.unseen)
     trace.add(site, part.kept.tolist(), relative, part.condition, part.rank)

@@ -6,6 +6,7 @@ left and the model's outputs are measured from that block on, with everything el
 """
 
 from collections.abc import Sequence
+from math import ceil
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from statprune.budget.damage import DamageCurve, widths_to_measure
 from statprune.calibration.batches import Batch
 from statprune.calibration.stream import Reader, advance, before_first_block
 from statprune.engine.divergence import Probe, every_row, first_of, taken
+from statprune.engine.experts import Readings
 from statprune.engine.measure import consumer_weight, naming
 from statprune.engine.stat import Progress, no_progress
 from statprune.linalg.elimination import eliminate
@@ -39,7 +41,8 @@ DAMPING = LOCAL
 
 def to_survey(anatomy: Anatomy, batches: Sequence[Batch]) -> list[Batch]:
     """The first samples, as many as have the tokens that the curves need."""
-    wanted = max(FEWEST_TOKENS, 4 * max(site.units * site.columns for site in anatomy.sites))
+    columns = max(site.units * site.columns * site.sparsity for site in anatomy.sites)
+    wanted = max(FEWEST_TOKENS, ceil(4 * columns))
     return taken(batches, first_of(batches, every_row(batches), wanted))
 
 
@@ -61,17 +64,28 @@ def survey(
     for index, block in enumerate(anatomy.blocks):
         sites = anatomy.sites_of_block(index)
         probe.stream.stand_before(index)
-        seen = {site.name: Gram(site.units * site.columns, device=model.device) for site in sites}
+        seen = {
+            site.name: Readings(site, block)
+            if site.experts
+            else Gram(site.units * site.columns, device=model.device)
+            for site in sites
+        }
         advance(stream, block, index, {site.consumer: _reader(seen[site.name], site) for site in sites})
         for site in sites:
-            curves[site.name] = _curve(site, block, seen.pop(site.name).matrix, probe)
+            found = seen.pop(site.name)
+            if isinstance(found, Readings):
+                curves[site.name] = found.curve(probe, LEVELS, DAMPING)
+            else:
+                curves[site.name] = _curve(site, block, found.matrix, probe)
         advance(probe.stream, block, index)
         progress("survey", index + 1, len(anatomy.blocks))
     return curves
 
 
-def _reader(gram: Gram, site: Site) -> Reader:
+def _reader(gram: Gram | Readings, site: Site) -> Reader:
     """Sums products formed in float32: far finer than the fits' damping."""
+    if isinstance(gram, Readings):
+        return gram.update
     return naming(lambda Z: gram.update(Z, product_dtype=torch.float32), site)
 
 

@@ -12,12 +12,13 @@ class SiteTrace:
     """One site's cut.
 
     `relative_error` is ||(Z - Z_kept T) W^T||_F / ||Z W^T||_F over the calibration tokens; `condition`
-    that of the triangle solved with, and `rank` the independent columns among those kept.
+    that of the triangle solved with, and `rank` the independent columns among those kept. Of experts `kept`
+    has a row for each.
     """
 
     site: str
     units: int
-    kept: Sequence[int]
+    kept: Sequence[int] | Sequence[Sequence[int]]
     relative_error: float
     condition: float
     rank: int
@@ -41,10 +42,24 @@ class Trace:
     """What was measured afterwards, on every fourth calibration sample; None for methods that do not."""
 
     def add(
-        self, site: Site, kept: Sequence[int], relative_error: float, condition: float, rank: int
+        self,
+        site: Site,
+        kept: Sequence[int] | Sequence[Sequence[int]],
+        relative_error: float,
+        condition: float,
+        rank: int,
     ) -> None:
         """Note the cut of one site."""
         self.sites.append(SiteTrace(site.name, site.units, kept, relative_error, condition, rank))
+
+    def note_unseen(self, site: Site, experts: Sequence[int]) -> None:
+        """Warn of experts that were given too few tokens to be fitted, if there are any."""
+        if experts:
+            self.warnings.append(
+                f"{site.name}: of {site.experts} experts {', '.join(map(str, experts))} got too few "
+                f"calibration tokens to tell their neurons apart: the largest stay, uncorrected. Give more "
+                f"samples."
+            )
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able content."""

@@ -4,9 +4,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from statprune.anatomy.parts import DOWN
+
 
 def weight_of(linear: Any) -> Tensor:
-    """The weight as (outputs, inputs); a view of the module's own storage."""
+    """The weight as (outputs, inputs); a view of the module's own storage.
+
+    Of experts: (experts, outputs, inputs) of what reads their neurons.
+    """
+    if not hasattr(linear, "weight"):
+        packed: Tensor = getattr(linear, DOWN).detach()
+        return packed
     weight: Tensor = linear.weight.detach()
     return weight if isinstance(linear, nn.Linear) else weight.T
 

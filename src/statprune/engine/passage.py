@@ -1,0 +1,138 @@
+"""One block on its way from dense to thin: what its dense self did, and the thin stream in front of it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from statprune.anatomy.lookup import Anatomy
+from statprune.anatomy.parts import BLOCK
+from statprune.anatomy.producers import module_at
+from statprune.anatomy.sites import Site
+from statprune.calibration.batches import Batch
+from statprune.calibration.routing import hidden_of
+from statprune.calibration.stream import Reader, Stream, advance, real_rows, until
+from statprune.engine.carriers import Notes, Observer, worthwhile
+from statprune.linalg.held_out import Compensation
+from statprune.linalg.moments import Moments, MomentSum, in_two
+
+MakeGood = Callable[[Moments, Moments], Compensation]
+"""Decides how far to follow what was lost: moments of the rows to fit, and of those held out."""
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """The calibration data, and which samples of each batch are held out, (count,) int64."""
+
+    batches: Sequence[Batch]
+    held: list[Tensor]
+
+    def held_tokens(self, number: int, real: Tensor) -> Tensor:
+        """Which of the real tokens of batch `number` belong to samples held out: (tokens,) bool."""
+        mask = torch.zeros(len(real), dtype=torch.bool, device=real.device)
+        mask[self.held[number]] = True
+        return mask[:, None].expand_as(real)[real]
+
+
+@dataclass
+class Dense:
+    """What the dense stream did at one block, one entry a batch, (tokens, width), padding removed."""
+
+    inputs: dict[str, list[Tensor]] = field(default_factory=dict)
+    outputs: dict[str, list[Tensor]] = field(default_factory=dict)
+
+
+def observed(dense: Stream, block: nn.Module, index: int, sites: Sequence[Site]) -> Dense:
+    """Advance the dense stream by one block, noting what its producers and consumers read and return."""
+    seen = Dense()
+    residuals = {path for site in sites for path in site.residual if path != BLOCK}
+    inputs = {site.producers[0].path for site in sites} | residuals
+    for path in inputs:
+        seen.inputs[path] = []
+    for site in sites:
+        seen.outputs[site.consumer] = []
+    dense.stand_before(index)
+    seen.inputs[BLOCK] = rows_of(dense)
+    advance(
+        dense,
+        block,
+        index,
+        {path: _noting(seen.inputs[path]) for path in inputs},
+        {path: notes.append for path, notes in seen.outputs.items()},
+    )
+    return seen
+
+
+def _noting(notes: list[Tensor]) -> Reader:
+    return lambda read: notes.append(hidden_of(read))
+
+
+def rows_of(stream: Stream) -> list[Tensor]:
+    """The hidden states of real tokens, (tokens, width), batch by batch."""
+    return [real_rows(hidden, real) for hidden, real in zip(stream.hidden, stream.real, strict=True)]
+
+
+@dataclass(frozen=True, eq=False)
+class Passage:
+    """One block on its way from dense to thin: what its dense self did, and the thin stream before it."""
+
+    anatomy: Anatomy
+    block: nn.Module
+    index: int
+    thin: Stream
+    dense: Dense
+    data: Data
+
+    def moments(self, site: Site, *, noting: bool) -> tuple[tuple[Moments, Moments, Moments], Notes | None]:
+        """Of what the consumer reads in the thin stream, and of what it should return there.
+
+        That is the dense output, and what the dense hidden state that it is added to has more than the thin
+        one. In three parts: rows to fit, rows held out, all. Besides, what its carrier is fitted on, if that
+        is asked for and worthwhile.
+        """
+        outputs, consumer = self.dense.outputs[site.consumer], module_at(self.block, site.consumer)
+        bias = consumer.bias
+        pair = self.pair(site.units * site.columns, outputs[0].shape[1], bias is not None)
+        tokens = sum(len(each) for each in outputs)
+        wanted = noting and worthwhile(self.block, site, tokens)
+        observer = Observer(self.block, site) if wanted else None
+        with nullcontext() if observer is None else observer.watching():
+            for number, (Z, target) in enumerate(self.targets(site)):
+                self.add(pair, number, Z, target if bias is None else target - bias)
+                if observer is not None:
+                    observer.take(Z, target, self.thin.real[number])
+        return in_two(*pair), None if observer is None else observer.notes
+
+    def targets(self, site: Site) -> Iterator[tuple[Any, Tensor]]:
+        """Batch by batch what the consumer reads in the thin stream, and what it should return there."""
+        also = [path for path in site.residual if path != BLOCK]
+        before = rows_of(self.thin) if BLOCK in site.residual else []
+        for number, seen in enumerate(until(self.thin, self.block, self.index, site.consumer, also)):
+            target = self.dense.outputs[site.consumer][number]
+            for path in site.residual:
+                here = before[number] if path == BLOCK else seen[path]
+                target = target + (self.dense.inputs[path][number] - here)
+            yield seen[site.consumer], target
+
+    def pair(self, inputs: int, outputs: int, constant: bool) -> tuple[MomentSum, MomentSum]:
+        """Empty sums for the rows to fit and those held out."""
+        device = self.thin.hidden[0].device
+        fit, held = (MomentSum(inputs, outputs, constant=constant, device=device) for _ in range(2))
+        return fit, held
+
+    def add(
+        self,
+        pair: tuple[MomentSum, MomentSum],
+        number: int,
+        Z: Tensor,
+        Y: Tensor,
+        tokens: Tensor | None = None,
+    ) -> None:
+        """Add rows of batch `number` to the two: the first ones, or those of `tokens` (rows,) int64."""
+        held = self.data.held_tokens(number, self.thin.real[number])
+        held = held[: len(Z)] if tokens is None else held[tokens]
+        pair[0].update(Z[~held], Y[~held])
+        pair[1].update(Z[held], Y[held])
