@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import context_of, entry_for
 from statprune.calibration.records import Records, from_memory, read
+from statprune.calibration.samples import Samples
 from statprune.checkpoint.load import load
 from statprune.errors import DataError, InputError, ModelError
 
@@ -117,6 +118,15 @@ def records_of(
     if opened.tokenizer is None and isinstance(records.texts[0], str):
         raise DataError(f"{opened.name}: no tokenizer, but the data is text. Give a tokenizer, or token ids.")
     return records
+
+
+def is_of_content(opened: Opened) -> bool:
+    """Whether the model reads images or sound, not text."""
+    return bool(opened.model.main_input_name != "input_ids")
+
+
+def content_of(data: Any, opened: Opened, recipe: Any, generator: torch.Generator) -> Samples:
+    raise DataError("later")
 
 
 def listed(data: Any) -> Any:

@@ -13,22 +13,26 @@ from statprune.budget.allocate import Budget, published, uniform
 from statprune.budget.cost import Cost, Price
 from statprune.budget.curves import Curves
 from statprune.budget.plan import Plan
-from statprune.calibration.samples import (
-    CHARACTERS_PER_TOKEN,
-    POOL_FACTOR,
-    Samples,
-    check_ids,
-    given,
-    sentences,
-    windows,
-)
+from statprune.calibration.given import check_ids, given, longest_ids, taken_by
+from statprune.calibration.pairs import pairs
+from statprune.calibration.samples import CHARACTERS_PER_TOKEN, POOL_FACTOR, Samples, sentences, windows
 from statprune.checkpoint.load import require_finite
 from statprune.checkpoint.per_layer_model import PerLayerWidths
 from statprune.engine.backends import rows_seen
 from statprune.engine.divergence import HOLD_OUT
 from statprune.engine.stat import Decide
+from statprune.engine.trial import tokens_by_stack, tried
 from statprune.errors import DataError, ModelError
-from statprune.inputs import Opened, are_batches, context_length, listed, records_of, sequence_length
+from statprune.inputs import (
+    Opened,
+    are_batches,
+    content_of,
+    context_length,
+    is_of_content,
+    listed,
+    records_of,
+    sequence_length,
+)
 from statprune.measurement import Measurement
 from statprune.recipe import Recipe, WidthsRule
 
@@ -70,9 +74,8 @@ def prepare(opened: Opened, recipe: Recipe, data: Any) -> Prepared:
     if recipe.keep is not None and recipe.of == "params":
         budget_of(recipe, Cost("params", seq_len)).require_reachable(anatomy.sites)
     samples = _samples(opened, anatomy, recipe, data, seq_len)
-    check_ids(samples, opened.model.config.vocab_size)
     context = int(samples.protocol["seq_len"])
-    if anatomy.entry.kind == "encoder":
+    if anatomy.entry.kind != "decoder":
         context = max(1, round(samples.tokens / samples.protocol["samples"]))
     if fitted is None and recipe.keep is not None and recipe.of != "latency":
         recipe.restrictions.check(anatomy.sites)
@@ -165,38 +168,55 @@ def stat_rule(recipe: Recipe, prepared: Prepared) -> Decide:
 
 
 def _samples(opened: Opened, anatomy: Anatomy, recipe: Recipe, data: Any, seq_len: int) -> Samples:
-    samples = _drawn(opened, anatomy, recipe, listed(data), seq_len)
+    data = listed(data)
+    samples = _drawn(opened, anatomy, recipe, data, seq_len)
     count = int(samples.protocol["samples"])
     if recipe.method == "refit" and count < FEWEST_SAMPLES:
         raise DataError(
             f"{count} calibration samples: method refit holds every fourth one out. Give at least "
             f"{FEWEST_SAMPLES}, better hundreds, or use method stat."
         )
-    return samples
+    check_ids(samples, getattr(opened.model.config, "vocab_size", None))
+    own = are_batches(data) or anatomy.entry.kind == "encoder-decoder" or is_of_content(opened)
+    return tried(opened.model, anatomy, samples) if own else samples
 
 
 def _drawn(opened: Opened, anatomy: Anatomy, recipe: Recipe, data: Any, seq_len: int) -> Samples:
     if are_batches(data):
-        samples = given(data)
-        longest, positions = samples.protocol["seq_len"], context_length(opened)
+        samples = given(data, taken_by(opened.model))
+        longest, positions = longest_ids(samples), context_length(opened)
         if positions is not None and longest > positions:
             raise DataError(f"the batches hold rows of {longest} tokens; this model reads {positions}.")
         return samples
-    draw = windows if anatomy.entry.kind == "decoder" else sentences
+    generator = torch.Generator().manual_seed(recipe.seed)
+    if is_of_content(opened):
+        return content_of(data, opened, recipe, generator)
     pool = POOL_FACTOR * recipe.samples * seq_len * CHARACTERS_PER_TOKEN
-    return draw(
-        records_of(data, opened, recipe.text_column, "train", pool),
-        opened.tokenizer,
-        samples=recipe.samples,
-        seq_len=seq_len,
-        generator=torch.Generator().manual_seed(recipe.seed),
-    )
+    records = records_of(data, opened, recipe.text_column, "train", pool)
+    sizes: dict[str, Any] = {"samples": recipe.samples, "seq_len": seq_len, "generator": generator}
+    if anatomy.entry.kind == "encoder-decoder":
+        model = opened.model
+        writes = model.can_generate() or model.base_model is model
+        return pairs(records, opened.tokenizer, taken_by(model), writes=writes, **sizes)
+    draw = windows if anatomy.entry.kind == "decoder" and not _reads_records(opened) else sentences
+    return draw(records, opened.tokenizer, **sizes)
+
+
+def _reads_records(opened: Opened) -> bool:
+    """Whether the model's task is about one text at a time, not about running text."""
+    return any(task in type(opened.model).__name__ for task in ("Classification", "QuestionAnswering"))
 
 
 def _short_of_rows(anatomy: Anatomy, samples: Samples, recipe: Recipe) -> tuple[str, ...]:
-    widest = max(anatomy.sites, key=lambda site: site.units * site.columns)
-    columns = widest.units * widest.columns
-    tokens = samples.tokens
+    counts = tokens_by_stack(samples.batches)
+    tokens_of = {
+        site.name: counts[min(number, len(counts) - 1)]
+        for number, run in enumerate(anatomy.runs)
+        for site in anatomy.sites
+        if run.start <= site.block < run.end
+    }
+    widest = max(anatomy.sites, key=lambda site: site.units * site.columns / tokens_of[site.name])
+    columns, tokens = widest.units * widest.columns, tokens_of[widest.name]
     rows = rows_seen(recipe.backend, samples=samples.protocol["samples"], tokens=tokens)
     if rows >= columns:
         return ()
