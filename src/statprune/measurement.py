@@ -1,7 +1,8 @@
 """One measurement, every budget: what `plan` leaves, and what any later `compress` can start from.
 
 A folder holds `measurement.json` (damage curves, latencies, and what they were measured of) and
-`samples.safetensors` (the calibration samples: token ids, or pixels, or sound; so that the refit sees the same ones).
+`samples.safetensors` (the calibration samples, token ids or other inputs, so that the refit sees the same
+ones).
 """
 
 import json
@@ -223,5 +224,7 @@ def _samples(folder: Path, protocol: dict[str, Any]) -> Samples:
     batches: dict[str, dict[str, torch.Tensor]] = {}
     for key in sorted(tensors):
         number, _, name = key.partition(".")
-        batches.setdefault(number, {})[name] = value if (value := tensors[key]).is_floating_point() else value.long()
+        batches.setdefault(number, {})[name] = (
+            value if (value := tensors[key]).is_floating_point() else value.long()
+        )
     return Samples(list(batches.values()), protocol, int(protocol["tokens"]))

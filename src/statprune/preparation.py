@@ -14,8 +14,10 @@ from statprune.budget.cost import Cost, Price
 from statprune.budget.curves import Curves
 from statprune.budget.plan import Plan
 from statprune.calibration.given import check_ids, given, longest_ids, taken_by
+from statprune.calibration.images import images
 from statprune.calibration.pairs import pairs
 from statprune.calibration.samples import CHARACTERS_PER_TOKEN, POOL_FACTOR, Samples, sentences, windows
+from statprune.calibration.sound import sound
 from statprune.checkpoint.load import require_finite
 from statprune.checkpoint.per_layer_model import PerLayerWidths
 from statprune.engine.backends import rows_seen
@@ -26,7 +28,6 @@ from statprune.errors import DataError, ModelError
 from statprune.inputs import (
     Opened,
     are_batches,
-    content_of,
     context_length,
     is_of_content,
     listed,
@@ -36,7 +37,11 @@ from statprune.inputs import (
 from statprune.measurement import Measurement
 from statprune.recipe import Recipe, WidthsRule
 
-STAT_WIDTHS: dict[str, WidthsRule] = {"decoder": "uniform", "encoder": "per-layer"}
+STAT_WIDTHS: dict[str, WidthsRule] = {
+    "decoder": "uniform",
+    "encoder": "per-layer",
+    "encoder-decoder": "per-layer",
+}
 """The rule with which method stat does less damage (docs/decisions/0003-default-allocation.md)."""
 
 FEWEST_SAMPLES = HOLD_OUT
@@ -190,7 +195,7 @@ def _drawn(opened: Opened, anatomy: Anatomy, recipe: Recipe, data: Any, seq_len:
         return samples
     generator = torch.Generator().manual_seed(recipe.seed)
     if is_of_content(opened):
-        return content_of(data, opened, recipe, generator)
+        return _of_content(data, opened, recipe, seq_len, generator)
     pool = POOL_FACTOR * recipe.samples * seq_len * CHARACTERS_PER_TOKEN
     records = records_of(data, opened, recipe.text_column, "train", pool)
     sizes: dict[str, Any] = {"samples": recipe.samples, "seq_len": seq_len, "generator": generator}
@@ -200,6 +205,31 @@ def _drawn(opened: Opened, anatomy: Anatomy, recipe: Recipe, data: Any, seq_len:
         return pairs(records, opened.tokenizer, taken_by(model), writes=writes, **sizes)
     draw = windows if anatomy.entry.kind == "decoder" and not _reads_records(opened) else sentences
     return draw(records, opened.tokenizer, **sizes)
+
+
+def _of_content(
+    data: Any, opened: Opened, recipe: Recipe, seq_len: int, generator: torch.Generator
+) -> Samples:
+    takes = taken_by(opened.model)
+    if takes.main == "pixel_values" and not takes.decodes:
+        if isinstance(recipe.text_column, tuple) or recipe.seq_len is not None:
+            raise DataError(
+                f"{opened.name} reads images: they have one column, and a length of their own; leave out the "
+                f"second column and seq_len."
+            )
+        column, count = recipe.text_column, recipe.samples
+        return images(data, opened.processor, column=column, samples=count, generator=generator)
+    if takes.main != "input_features":
+        raise DataError(f"{opened.name} reads {takes.main}; give batches with them.")
+    return sound(
+        data,
+        opened.processor,
+        opened.tokenizer,
+        takes,
+        samples=recipe.samples,
+        seq_len=seq_len,
+        generator=generator,
+    )
 
 
 def _reads_records(opened: Opened) -> bool:

@@ -80,7 +80,7 @@ def uniform(curves: Curves, sites: Sequence[Site], budget: Budget) -> Plan:
     """
     attention, forward = _by_kind(sites)
     best: tuple[float, Plan] | None = None
-    for heads in range(1, min(site.units for site in attention) + 1):
+    for heads in range(1, min((site.units for site in attention), default=1) + 1):
         widths = {site.name: heads for site in attention}
         spare = budget.limit(sites) - _cost_of(widths, attention, budget.cost)
         neurons = _most_neurons(spare, forward, budget)
@@ -111,7 +111,7 @@ def published(curves: Curves, sites: Sequence[Site], budget: Budget, kind: Kind)
     """
     attention, forward = _by_kind(sites)
     depth = {site.name: _depth_weight(site, len(attention), kind) for site in sites}
-    most = max(site.units for site in attention)
+    most = max((site.units for site in attention), default=1)
     best: tuple[float, dict[str, int]] | None = None
     for heads in range(1, most + 1):
         kept, cutoff = _heads_above(curves, attention, depth, heads * len(attention))

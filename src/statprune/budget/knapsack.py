@@ -187,4 +187,4 @@ def _sum(damages: Mapping[str, Floats], plan: Plan) -> float:
 
 def _in_common(kind: SiteKind, sites: Sequence[Site], budget: Budget, blocks: int) -> list[int]:
     legal = [set(budget.widths(site, blocks)) for site in sites if site.kind == kind]
-    return sorted(set.intersection(*legal))
+    return sorted(set.intersection(*legal)) if legal else [0]

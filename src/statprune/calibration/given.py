@@ -36,6 +36,7 @@ class Takes:
         decodes: whether there is a decoder that reads input of its own.
         start: the token that the decoder begins with; None where its config has none.
         pad: the token that stands for padding.
+        choices: whether a sample is several texts, (rows, choices, length), that the blocks see one by one.
     """
 
     main: str = IDS
@@ -43,6 +44,7 @@ class Takes:
     decodes: bool = False
     start: int | None = None
     pad: int = 0
+    choices: bool = False
 
 
 TEXT = Takes()
@@ -62,6 +64,7 @@ def taken_by(model: PreTrainedModel) -> Takes:
         decodes=DECODER_IDS in data,
         start=getattr(config, "decoder_start_token_id", None),
         pad=0 if pad is None else int(pad),
+        choices="MultipleChoice" in type(model).__name__,
     )
 
 
@@ -86,7 +89,7 @@ def given(batches: Iterable[Any], takes: Takes = TEXT, *, limit: int | None = No
     for number, element in enumerate(batches, start=1):
         if limit is not None and rows >= limit:
             break
-        batch, rule = _checked(element, f"batch {number}", takes)
+        batch, rule = _checked(_one_by_one(element, takes), f"batch {number}", takes)
         rules |= {rule: None} if rule is not None else {}
         if isinstance(element, Mapping):
             used = {LABELS} if rule == SHIFTED_RULE else set()
@@ -97,19 +100,21 @@ def given(batches: Iterable[Any], takes: Takes = TEXT, *, limit: int | None = No
         rows += len(kept[-1][takes.main])
     if not kept:
         raise DataError(f"batches given: none; give at least one batch with {takes.main}")
+    tokens = sum(int(batch[MASKS[0]].sum()) for batch in kept)
     protocol = {
         "rule": "; ".join(rules),
         "samples": rows,
         "asked": limit,
         "seq_len": max(batch[MASKS[0]].shape[1] for batch in kept),
-        "tokens": sum(int(batch[MASKS[0]].sum()) for batch in kept),
+        "tokens": tokens,
         "seed": None,
         "source": {"source": "memory", "kind": "batches"},
         "join": None,
     }
-    notes = (COPIED_RULE,) if COPIED_RULE in rules else ()
-    notes += (f"not used from the batches: {', '.join(sorted(left_out))}",) if left_out else ()
-    return Samples(kept, protocol, protocol["tokens"], notes)
+    notes = [COPIED_RULE] if COPIED_RULE in rules else []
+    if left_out:
+        notes.append(f"not used from the batches: {', '.join(sorted(left_out))}")
+    return Samples(kept, protocol, tokens, tuple(notes))
 
 
 def check_ids(samples: Samples, vocab_size: int | None) -> None:
@@ -132,7 +137,9 @@ def check_ids(samples: Samples, vocab_size: int | None) -> None:
 
 def longest_ids(samples: Samples) -> int:
     """Tokens of the longest row of ids, of either stack; 0 where there are none."""
-    lengths = [batch[name].shape[1] for batch in samples.batches for name in (IDS, DECODER_IDS) if name in batch]
+    lengths = [
+        batch[name].shape[1] for batch in samples.batches for name in (IDS, DECODER_IDS) if name in batch
+    ]
     return max(lengths, default=0)
 
 
@@ -149,6 +156,16 @@ def shifted_right(labels: Tensor, takes: Takes, place: str) -> Tensor:
         )
     begun = torch.full_like(labels[:, :1], takes.start)
     return torch.cat([begun, labels[:, :-1].masked_fill(labels[:, :-1] == PADDED_LABEL, takes.pad)], dim=1)
+
+
+def _one_by_one(element: Any, takes: Takes) -> Any:
+    """The texts of all choices, a row each, where a sample has several."""
+    if not (takes.choices and isinstance(element, Mapping)):
+        return element
+    return {
+        name: value.flatten(0, 1) if isinstance(value, Tensor) and value.dim() == 3 else value
+        for name, value in element.items()
+    }
 
 
 def _checked(element: Any, place: str, takes: Takes) -> tuple[Batch, str | None]:
@@ -246,7 +263,9 @@ def _main(element: Any, place: str, takes: Takes) -> Tensor:
     found = f"{place}: {takes.main} is {tuple(main.shape)} {main.dtype}"
     if takes.main != IDS:
         if main.dim() < 3 or main.numel() == 0 or not main.is_floating_point():
-            shape = "(rows, channels, height, width)" if takes.main == "pixel_values" else "(rows, bands, time)"
+            shape = (
+                "(rows, channels, height, width)" if takes.main == "pixel_values" else "(rows, bands, time)"
+            )
             raise DataError(f"{found}; give floating point numbers of shape {shape}, none of them 0")
         if not bool(torch.isfinite(main).all()):
             raise DataError(f"{found} and holds NaN or infinity; drop or repair that sample")

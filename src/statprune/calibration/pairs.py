@@ -20,7 +20,8 @@ _BY = (
 )
 PAIRS_RULE = f"one pair a sample, the first text the source, the second the target, {_BY}"
 ECHO_RULE = (
-    f"one record a sample (of prose, one non-blank line), empty ones skipped, source and target at once, {_BY}"
+    "one record a sample (of prose, one non-blank line), empty ones skipped, each both source and target, "
+    f"{_BY}"
 )
 
 
@@ -54,7 +55,8 @@ def pairs(  # noqa: PLR0913 - all but three are named
         samples: Records asked for.
         seq_len: Tokens of a source, and of a target, special tokens included; longer ones are truncated.
         generator: Draws the records.
-        batch_tokens: Tokens in a batch, both stacks and padding included, at most, unless one sample is longer.
+        batch_tokens: Tokens in a batch, both stacks and padding included, at most, unless one sample is
+            longer.
 
     Raises:
         DataError: There is no record with text, a target is empty, the model names no start token, `seq_len`
@@ -74,7 +76,9 @@ def pairs(  # noqa: PLR0913 - all but three are named
     if len(rows) < samples:
         notes.append(f"{samples} samples asked, {len(texts)} records available; all are used")
     if not apart and writes:
-        notes.append("no targets: each text is both source and target. Pairs (source, target) calibrate better")
+        notes.append(
+            "no targets: each text is both source and target. Pairs (source, target) calibrate better"
+        )
     if truncated:
         notes.append(
             f"{truncated} of {len(rows)} samples were longer than {seq_len} tokens and are truncated"

@@ -1,4 +1,4 @@
-"""One sample through the whole model before anything expensive: does it take it, and how many tokens is it."""
+"""One sample through the whole model beforehand: does it take it, and how many tokens are made of it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
