@@ -262,7 +262,8 @@ def _main(element: Any, place: str, takes: Takes) -> Tensor:
         raise DataError(f"{place}: {found}; give a mapping with the tensor {takes.main}{besides}")
     found = f"{place}: {takes.main} is {tuple(main.shape)} {main.dtype}"
     if takes.main != IDS:
-        if main.dim() < 3 or main.numel() == 0 or not main.is_floating_point():
+        dims = {"pixel_values": 4, "input_features": 3}.get(takes.main, max(2, main.dim()))
+        if main.dim() != dims or main.numel() == 0 or not main.is_floating_point():
             shape = (
                 "(rows, channels, height, width)" if takes.main == "pixel_values" else "(rows, bands, time)"
             )
