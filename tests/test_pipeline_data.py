@@ -92,6 +92,8 @@ def test_batches_are_all_used_in_order(family: str) -> None:
     hook = model.get_input_embeddings().register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     result = compressed(model, iter(given), samples=2, tokenizer=None)
     hook.remove()
+    tried, *seen = seen
+    assert torch.equal(tried, given[0]["input_ids"][:1])
     # Twice: through the dense model, and through the one without its neurons.
     assert len(seen) in (5, 10)
     for number, ids in enumerate(seen):

@@ -40,7 +40,8 @@ def open_model(
 
     Args:
         model: the model, its folder, or its name.
-        tokenizer: takes precedence over the one that lies beside the model.
+        tokenizer: takes precedence over the one that lies beside the model; for images or sound their
+            processor, with the tokenizer where it has one.
         dtype: what weights are loaded as; "auto" keeps the checkpoint's.
         device: "auto" takes a GPU where there is one, and leaves a model in memory where it is.
 
@@ -50,10 +51,12 @@ def open_model(
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}.")
+    tokenizer, processor = _apart(tokenizer)
     if isinstance(model, str | Path):
         loaded = load(model, dtype=dtype, device=_device(device))
         own = tokenizer if tokenizer is not None else loaded.tokenizer
-        return Opened(loaded.model, own, loaded.processor, loaded.source, str(model))
+        processor = processor if processor is not None else loaded.processor
+        return Opened(loaded.model, own, processor, loaded.source, str(model))
     if not isinstance(model, PreTrainedModel):
         raise ModelError(f"{type(model).__name__} is neither a Hugging Face model nor the name of one.")
     if dtype != "auto":
@@ -64,7 +67,7 @@ def open_model(
         model.to(_device(device))
     origin = Path(model.name_or_path) if model.name_or_path else None
     folder = origin if origin is not None and origin.is_dir() else None
-    return Opened(model, tokenizer, None, folder, f"{type(model).__name__} in memory")
+    return Opened(model, tokenizer, processor, folder, f"{type(model).__name__} in memory")
 
 
 def context_length(opened: Opened) -> int | None:
@@ -119,6 +122,11 @@ def records_of(
     return records
 
 
+def is_of_content(opened: Opened) -> bool:
+    """Whether the model reads images or sound, not text."""
+    return bool(opened.model.main_input_name != "input_ids")
+
+
 def listed(data: Any) -> Any:
     """`data`, an iterable that can be walked only once (a loader, a generator) as a list.
 
@@ -135,6 +143,15 @@ def are_batches(data: Any) -> bool:
     """Whether `data` is batches that the caller made: a list of dicts that hold tensors."""
     first = data[0] if isinstance(data, list | tuple) and data else None
     return isinstance(first, Mapping) and any(isinstance(value, torch.Tensor) for value in first.values())
+
+
+def _apart(given: Any) -> tuple[Any, Any]:
+    """The tokenizer, and the processor of images or sound, that are meant; None for what is not."""
+    reads_content = any(
+        hasattr(given, name)
+        for name in ("feature_extractor", "image_processor", "image_mean", "sampling_rate")
+    )
+    return (getattr(given, "tokenizer", None), given) if reads_content else (given, None)
 
 
 def _device(asked: str) -> str:

@@ -1,7 +1,8 @@
 """One measurement, every budget: what `plan` leaves, and what any later `compress` can start from.
 
 A folder holds `measurement.json` (damage curves, latencies, and what they were measured of) and
-`samples.safetensors` (the calibration samples' token ids, so that the refit sees the same ones).
+`samples.safetensors` (the calibration samples, token ids or other inputs, so that the refit sees the same
+ones).
 """
 
 import json
@@ -140,7 +141,7 @@ def write(measurement: Measurement, folder: Path) -> None:
         "latency": None if measurement.latency is None else measurement.latency.to_json(),
     }
     tensors = {
-        f"{number:05d}.{name}": value.to(torch.int32).contiguous()
+        f"{number:05d}.{name}": (value if value.is_floating_point() else value.to(torch.int32)).contiguous()
         for number, batch in enumerate(measurement.samples.batches)
         for name, value in batch.items()
     }
@@ -223,5 +224,7 @@ def _samples(folder: Path, protocol: dict[str, Any]) -> Samples:
     batches: dict[str, dict[str, torch.Tensor]] = {}
     for key in sorted(tensors):
         number, _, name = key.partition(".")
-        batches.setdefault(number, {})[name] = tensors[key].long()
+        batches.setdefault(number, {})[name] = (
+            value if (value := tensors[key]).is_floating_point() else value.long()
+        )
     return Samples(list(batches.values()), protocol, int(protocol["tokens"]))

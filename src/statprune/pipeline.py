@@ -75,11 +75,14 @@ def compress(
             place; if the run fails it is put back as it was (until the end its dense weights stay in memory).
             With `measured` it may be left out: it is opened where it was when it was measured.
         data: calibration data: `NAME[:CONFIG][@SPLIT]`, a local file or folder; or, in memory, a list of
-            strings, of pairs or of token ids, a `datasets.Dataset`, or batches (dicts of tensors), which are
-            all used, in order. Not with `measured`, which brings its own.
+            strings, of pairs or of token ids, a `datasets.Dataset`, or batches (dicts of whatever tensors the
+            model's forward takes), which are all used, in order. For models that read images: a folder, a
+            list or a data set of them; sound: mappings with audio and text. Not with `measured`, which
+            brings its own.
         measured: a folder that `plan` has written: any budget of it takes no further measuring.
         out: a folder that does not exist yet; None saves nothing.
         tokenizer: takes precedence over the model's own; needed for a model in memory whose data is text.
+            For images and sound the processor.
         dry_run: stop when the plan is made; nothing is changed, nothing written, not even to `out`.
         progress: called after every block with (stage, blocks done, blocks).
         **options: the fields of `Recipe`: keep, of, plan, method, widths, samples, seq_len, text_column,

@@ -62,7 +62,7 @@ def plan(
         model: a Hugging Face model, its folder, or its name on the hub.
         data: calibration data, as for `compress`.
         out: a folder that does not exist yet, for `compress(measured=...)`; None saves nothing.
-        tokenizer: takes precedence over the model's own.
+        tokenizer: takes precedence over the model's own, as for `compress`.
         latency: whether to time the blocks at several widths, for budgets of latency.
         progress: called after every block with (stage, blocks done, blocks).
         restrictions: of budgets to come; what the model does not have is refused before it is measured.

@@ -14,15 +14,11 @@ from statprune.budget.allocate import Budget, published, uniform
 from statprune.budget.cost import Cost, Price
 from statprune.budget.curves import Curves
 from statprune.budget.plan import Plan
-from statprune.calibration.samples import (
-    CHARACTERS_PER_TOKEN,
-    POOL_FACTOR,
-    Samples,
-    check_ids,
-    given,
-    sentences,
-    windows,
-)
+from statprune.calibration.given import check_ids, given, longest_ids, taken_by
+from statprune.calibration.images import images
+from statprune.calibration.pairs import pairs
+from statprune.calibration.samples import CHARACTERS_PER_TOKEN, POOL_FACTOR, Samples, sentences, windows
+from statprune.calibration.sound import sound
 from statprune.checkpoint.load import require_finite
 from statprune.checkpoint.per_layer_model import PerLayerWidths
 from statprune.checkpoint.rehearsal import rehearse
@@ -31,12 +27,25 @@ from statprune.engine.backends import rows_seen
 from statprune.engine.contracts import require_contracts
 from statprune.engine.divergence import HOLD_OUT
 from statprune.engine.stat import Decide
+from statprune.engine.trial import tokens_by_stack, tried
 from statprune.errors import DataError, ModelError
-from statprune.inputs import Opened, are_batches, context_length, listed, records_of, sequence_length
+from statprune.inputs import (
+    Opened,
+    are_batches,
+    context_length,
+    is_of_content,
+    listed,
+    records_of,
+    sequence_length,
+)
 from statprune.measurement import Measurement
 from statprune.recipe import Recipe, WidthsRule
 
-STAT_WIDTHS: dict[str, WidthsRule] = {"decoder": "uniform", "encoder": "per-layer"}
+STAT_WIDTHS: dict[str, WidthsRule] = {
+    "decoder": "uniform",
+    "encoder": "per-layer",
+    "encoder-decoder": "per-layer",
+}
 """The rule with which method stat does less damage (docs/decisions/0003-default-allocation.md)."""
 
 FEWEST_SAMPLES = HOLD_OUT
@@ -71,17 +80,17 @@ def prepare(opened: Opened, recipe: Recipe, data: Any) -> Prepared:
     seq_len = sequence_length(opened, recipe.seq_len)
     if recipe.keep is not None:
         recipe.restrictions.check(anatomy.sites)
+    stock = None if recipe.widths in (None, "per-layer") else stock_units(opened.model, anatomy)
     if recipe.keep is not None and recipe.of == "params":
-        budget_of(recipe, Cost("params", seq_len)).require_reachable(anatomy.sites)
+        budget_of(recipe, Cost("params", seq_len), stock).require_reachable(anatomy.sites)
     samples = _samples(opened, anatomy, recipe, data, seq_len)
     _require_described(opened, anatomy, samples)
-    check_ids(samples, opened.model.config.vocab_size)
     context = int(samples.protocol["seq_len"])
-    if anatomy.entry.kind == "encoder":
+    if anatomy.entry.kind != "decoder":
         context = max(1, round(samples.tokens / samples.protocol["samples"]))
     if fitted is None and recipe.keep is not None and recipe.of != "latency":
         recipe.restrictions.check(anatomy.sites)
-        budget_of(recipe, Cost(recipe.of, context)).require_reachable(anatomy.sites)
+        budget_of(recipe, Cost(recipe.of, context), stock).require_reachable(anatomy.sites)
     notes = (*samples.notes, *_short_of_rows(anatomy, samples, recipe))
     return Prepared(opened, anatomy, samples, fitted, context, notes)
 
@@ -97,7 +106,8 @@ def prepare_measured(opened: Opened, recipe: Recipe, folder: Path) -> Prepared:
     fitted = _fitted(recipe, anatomy)
     if fitted is None:
         recipe.restrictions.check(anatomy.sites)
-        budget_of(recipe, measurement.price(recipe.of)).require_reachable(anatomy.sites)
+        stock = measurement.about.get("stock_units")
+        budget_of(recipe, measurement.price(recipe.of), stock).require_reachable(anatomy.sites)
     samples = measurement.samples
     _require_described(opened, anatomy, samples)
     return Prepared(opened, anatomy, samples, fitted, measurement.context, tuple(samples.notes), measurement)
@@ -191,38 +201,80 @@ def stat_rule(recipe: Recipe, prepared: Prepared) -> Decide:
 
 
 def _samples(opened: Opened, anatomy: Anatomy, recipe: Recipe, data: Any, seq_len: int) -> Samples:
-    samples = _drawn(opened, anatomy, recipe, listed(data), seq_len)
+    data = listed(data)
+    samples = _drawn(opened, anatomy, recipe, data, seq_len)
     count = int(samples.protocol["samples"])
     if recipe.method == "refit" and count < FEWEST_SAMPLES:
         raise DataError(
             f"{count} calibration samples: method refit holds every fourth one out. Give at least "
             f"{FEWEST_SAMPLES}, better hundreds, or use method stat."
         )
-    return samples
+    check_ids(samples, getattr(opened.model.config, "vocab_size", None))
+    own = are_batches(data) or anatomy.entry.kind == "encoder-decoder" or is_of_content(opened)
+    return tried(opened.model, anatomy, samples) if own else samples
 
 
 def _drawn(opened: Opened, anatomy: Anatomy, recipe: Recipe, data: Any, seq_len: int) -> Samples:
     if are_batches(data):
-        samples = given(data)
-        longest, positions = samples.protocol["seq_len"], context_length(opened)
+        samples = given(data, taken_by(opened.model))
+        longest, positions = longest_ids(samples), context_length(opened)
         if positions is not None and longest > positions:
             raise DataError(f"the batches hold rows of {longest} tokens; this model reads {positions}.")
         return samples
-    draw = windows if anatomy.entry.kind == "decoder" else sentences
+    generator = torch.Generator().manual_seed(recipe.seed)
+    if is_of_content(opened):
+        return _of_content(data, opened, recipe, seq_len, generator)
     pool = POOL_FACTOR * recipe.samples * seq_len * CHARACTERS_PER_TOKEN
-    return draw(
-        records_of(data, opened, recipe.text_column, "train", pool),
+    records = records_of(data, opened, recipe.text_column, "train", pool)
+    sizes: dict[str, Any] = {"samples": recipe.samples, "seq_len": seq_len, "generator": generator}
+    if anatomy.entry.kind == "encoder-decoder":
+        model = opened.model
+        writes = model.can_generate() or model.base_model is model
+        return pairs(records, opened.tokenizer, taken_by(model), writes=writes, **sizes)
+    draw = windows if anatomy.entry.kind == "decoder" and not _reads_records(opened) else sentences
+    return draw(records, opened.tokenizer, **sizes)
+
+
+def _of_content(
+    data: Any, opened: Opened, recipe: Recipe, seq_len: int, generator: torch.Generator
+) -> Samples:
+    takes = taken_by(opened.model)
+    if takes.main == "pixel_values" and not takes.decodes:
+        if isinstance(recipe.text_column, tuple) or recipe.seq_len is not None:
+            raise DataError(
+                f"{opened.name} reads images: they have one column, and a length of their own; leave out the "
+                f"second column and seq_len."
+            )
+        column, count = recipe.text_column, recipe.samples
+        return images(data, opened.processor, column=column, samples=count, generator=generator)
+    if takes.main != "input_features":
+        raise DataError(f"{opened.name} reads {takes.main}; give batches with them.")
+    return sound(
+        data,
+        opened.processor,
         opened.tokenizer,
+        takes,
         samples=recipe.samples,
         seq_len=seq_len,
-        generator=torch.Generator().manual_seed(recipe.seed),
+        generator=generator,
     )
 
 
+def _reads_records(opened: Opened) -> bool:
+    """Whether the model's task is about one text at a time, not about running text."""
+    return any(task in type(opened.model).__name__ for task in ("Classification", "QuestionAnswering"))
+
+
 def _short_of_rows(anatomy: Anatomy, samples: Samples, recipe: Recipe) -> tuple[str, ...]:
-    widest = max(anatomy.sites, key=lambda site: site.units * site.columns)
-    columns = widest.units * widest.columns
-    tokens = samples.tokens
+    counts = tokens_by_stack(samples.batches)
+    tokens_of = {
+        site.name: counts[min(number, len(counts) - 1)]
+        for number, run in enumerate(anatomy.runs)
+        for site in anatomy.sites
+        if run.start <= site.block < run.end
+    }
+    widest = max(anatomy.sites, key=lambda site: site.units * site.columns / tokens_of[site.name])
+    columns, tokens = widest.units * widest.columns, tokens_of[widest.name]
     rows = rows_seen(recipe.backend, samples=samples.protocol["samples"], tokens=tokens)
     if rows >= columns:
         return ()

@@ -50,6 +50,11 @@ def evaluate(  # noqa: PLR0913 - the options of the command of this name
     opened = open_model(model, tokenizer, dtype=dtype, device=device)
     name = type(opened.model).__name__
     masked = "ForMaskedLM" in name
+    if opened.model.config.is_encoder_decoder:
+        raise ModelError(
+            f"{opened.name}: {name} is an encoder with a decoder; perplexity here is that of a text alone. "
+            f"Evaluate it on its own task."
+        )
     if not masked and not opened.model.can_generate():
         raise ModelError(
             f"{opened.name}: {name} has no language-modelling head, so it has no perplexity. "

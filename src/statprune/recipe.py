@@ -25,9 +25,9 @@ class Recipe:
         plan: units to keep per site, or a file of them; None where `keep` says how much.
         method: how units are chosen and consumers corrected.
         widths: whether blocks may differ; None takes the rule that did less damage on models of the kind.
-        samples: windows (decoders) or records (encoders) of calibration data.
+        samples: windows (decoders), records (encoders), pairs or images of calibration data.
         seq_len: tokens per sample, at most; None takes the smaller of 2048 and the model's context.
-        text_column: the column, or for pairs the two columns, that hold the text.
+        text_column: the column, or for pairs the two columns, that hold the text; or the images.
         dtype: what weights are loaded as; "auto" keeps the checkpoint's.
         device: where to compute; "auto" takes a GPU where there is one.
         seed: draws samples, and sketches.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import BatchEncoding
 
-from statprune.calibration.samples import check_ids, given
+from statprune.calibration.given import check_ids, given
 from statprune.errors import DataError
 
 

@@ -25,6 +25,15 @@ from statprune.anatomy.parts import (
 )
 from statprune.errors import ModelError
 
+_PARTS: dict[str, Any] = {
+    "attention": Attention,
+    "cross_attention": Attention,
+    "feed_forward": FeedForward,
+    "experts": Experts,
+    "shared_expert": FeedForward,
+    "router": Unprunable,
+}
+
 UNKNOWN = "?"
 """What a draft holds where nothing could be recognised."""
 
@@ -65,23 +74,17 @@ def entry_of(values: Mapping[str, Any], where: str) -> Architecture:
 
 
 def _stack(values: Any, where: str) -> Stack:
-    given = dict(_table(values, where))
+    given = {"feed_forward": None, **_table(values, where)}
     given["widths"] = _made(Widths, given.get("widths", {}), f"{where}: widths")
-    for part in ("attention", "cross_attention"):
-        if part in given:
-            given[part] = _part(Attention, given[part], f"{where}: {part}")
-    forward = given.get("feed_forward")
-    if isinstance(forward, list):
-        given["feed_forward"] = tuple(
-            _made(FeedForward, each, f"{where}: feed_forward[{number}]")
-            for number, each in enumerate(forward)
-        )
-    elif forward is not None:
-        given["feed_forward"] = _part(FeedForward, forward, f"{where}: feed_forward")
-    for part, kind in (("experts", Experts), ("shared_expert", FeedForward), ("router", Unprunable)):
-        if part in given:
-            given[part] = _part(kind, given[part], f"{where}: {part}")
-    stack: Stack = _made(Stack, {"feed_forward": None, **given}, where)
+    for part, kind in _PARTS.items():
+        each = given.get(part)
+        if isinstance(each, list):
+            given[part] = tuple(
+                _made(kind, one, f"{where}: {part}[{number}]") for number, one in enumerate(each)
+            )
+        elif each is not None:
+            given[part] = _part(kind, each, f"{where}: {part}")
+    stack: Stack = _made(Stack, given, where)
     for attention in (stack.attention, stack.cross_attention):
         if isinstance(attention, Attention):
             _require_one_of(attention.fused, (None, *get_args(Order)), f"{where}: fused")
@@ -119,7 +122,11 @@ def _made(kind: Any, values: Any, where: str) -> Any:
 
 def _value(value: Any, where: str, kind: str) -> Any:
     """The value, a list made a tuple, if it is of the kind that the field's annotation names."""
-    if is_dataclass(value) or (isinstance(value, tuple) and any(is_dataclass(each) for each in value)):
+    if (
+        value is None
+        or is_dataclass(value)
+        or (isinstance(value, tuple) and any(is_dataclass(each) for each in value))
+    ):
         return value
     if isinstance(value, list):
         value = tuple(tuple(each) if isinstance(each, list) else each for each in value)

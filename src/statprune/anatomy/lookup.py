@@ -141,6 +141,7 @@ def anatomy_of(model: PreTrainedModel) -> Anatomy:
             f"statprune.register(FILE):\n{draft_entry(model)}"
         )
     _refuse_unusable(model, entry)
+    _require_stacks(model, entry)
     runs: list[Run] = []
     sites: list[Site] = []
     try:
@@ -179,6 +180,19 @@ def _refuse_unusable(model: PreTrainedModel, entry: Architecture) -> None:
         if getattr(config, attribute, False):
             value = getattr(config, attribute)
             raise ModelError(f"this '{config.model_type}' cannot be pruned: {reason} ({attribute}={value}).")
+
+
+def _require_stacks(model: PreTrainedModel, entry: Architecture) -> None:
+    """Classes that have a part of a family's stacks are models of another kind."""
+    names = " and ".join(stack.name for stack in entry.stacks)
+    for stack in entry.stacks if len(entry.stacks) > 1 else ():
+        try:
+            module_at(model.base_model, stack.blocks)
+        except AttributeError:
+            raise ModelError(
+                f"{type(model).__name__} has no {stack.name}: of '{model.config.model_type}' only "
+                f"models with {names} can be pruned. Give the whole model."
+            ) from None
 
 
 def _check_linears(block: nn.Module, sites: tuple[Site, ...], place: Place) -> None:

@@ -1,6 +1,6 @@
 """Records → batches of token ids, by one documented rule for each kind of model."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,20 +22,19 @@ SENTENCES_RULE = (
     "one record a sample (of prose, one non-blank line), empty ones skipped, with the tokenizer's own "
     "special tokens, truncated; drawn at random without replacement, batched by length, padded on the right"
 )
-GIVEN_RULE = "all batches as given, in their order, masks respected"
 
 Batch = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Token batches, and how they came about.
+    """Batches, and how they came about.
 
     Attributes:
-        batches: Each has input_ids and attention_mask, both (rows, length) int64, and token_type_ids of
-            the same shape where the tokenizer makes them.
+        batches: Of text each has input_ids and attention_mask, both (rows, length) int64, and token_type_ids
+            of the same shape where the tokenizer makes them; else as `calibration.batches` says.
         protocol: What determines the batches, ready for JSON.
-        tokens: Real tokens in all batches, padding not counted.
+        tokens: Real tokens of the first stack in all batches, padding not counted.
         notes: What the user should know, one sentence each.
     """
 
@@ -70,7 +69,7 @@ def windows(
     Raises:
         DataError: The text is shorter than one window, or the tokenizer is missing.
     """
-    _require(samples, seq_len)
+    require_some(samples, seq_len)
     pool = POOL_FACTOR * samples * seq_len * CHARACTERS_PER_TOKEN
     stream = token_stream(records, tokenizer, characters=pool)
     available = stream.windows(seq_len)
@@ -123,7 +122,7 @@ def sentences(
     Raises:
         DataError: There is no record with text, `seq_len` has no room for text, or the tokenizer is missing.
     """
-    _require(samples, seq_len)
+    require_some(samples, seq_len)
     texts = single_records(records)
     drawn = torch.randperm(len(texts), generator=generator, device=generator.device)[:samples].tolist()
     rows = [encode(texts[number], tokenizer, seq_len) for number in drawn]
@@ -165,109 +164,7 @@ def by_length(rows: Sequence[Row], batch_tokens: int) -> list[list[Row]]:
     return groups
 
 
-def given(batches: Iterable[Any], *, limit: int | None = None) -> Samples:
-    """Batches that the caller supplies, all used, in order.
-
-    Args:
-        batches: Mappings with input_ids (rows, length) and, if there is padding, attention_mask; or lists
-            of token ids, one a sample.
-        limit: Use the first `limit` rows only.
-
-    Raises:
-        DataError: A batch has no ids, a wrong shape or type, or a row without a real token; with its number.
-    """
-    kept: list[Batch] = []
-    left_out: set[str] = set()
-    rows = 0
-    for number, element in enumerate(batches, start=1):
-        if limit is not None and rows >= limit:
-            break
-        batch = _checked(element, f"batch {number}")
-        if isinstance(element, Mapping):
-            left_out.update(set(element) - set(batch))
-        room = None if limit is None else limit - rows
-        kept.append({name: tensor[:room] for name, tensor in batch.items()})
-        rows += len(kept[-1]["input_ids"])
-    if not kept:
-        raise DataError("batches given: none; give at least one batch with input_ids")
-    tokens = sum(int(batch["attention_mask"].sum()) for batch in kept)
-    notes = (f"not used from the batches: {', '.join(sorted(left_out))}",) if left_out else ()
-    protocol = {
-        "rule": GIVEN_RULE,
-        "samples": rows,
-        "asked": limit,
-        "seq_len": max(batch["input_ids"].shape[1] for batch in kept),
-        "tokens": tokens,
-        "seed": None,
-        "source": {"source": "memory", "kind": "batches"},
-        "join": None,
-    }
-    return Samples(kept, protocol, tokens, notes)
-
-
-def check_ids(samples: Samples, vocab_size: int) -> None:
-    """Nothing, when every token id is one of the model's vocabulary.
-
-    Raises:
-        DataError: An id is negative or not below `vocab_size`.
-    """
-    for number, batch in enumerate(samples.batches, start=1):
-        for token in (int(batch["input_ids"].min()), int(batch["input_ids"].max())):
-            if not 0 <= token < vocab_size:
-                message = (
-                    f"batch {number}: token id {token}, but the model's vocabulary has {vocab_size} tokens"
-                )
-                raise DataError(f"{message}; use the model's own tokenizer")
-
-
-def _require(samples: int, seq_len: int) -> None:
+def require_some(samples: int, seq_len: int) -> None:
+    """Raise DataError unless at least one sample, of at least one token, is asked for."""
     if samples < 1 or seq_len < 1:
         raise DataError(f"{samples} samples of {seq_len} tokens asked; ask for at least 1 of at least 1")
-
-
-def _checked(element: Any, place: str) -> Batch:
-    ids = _ids(element, place)
-    batch = {"input_ids": ids.long(), "attention_mask": torch.ones_like(ids, dtype=torch.int64)}
-    if not isinstance(element, Mapping):
-        return batch
-    for name in ("attention_mask", "token_type_ids", "position_ids"):
-        tensor = element.get(name)
-        if tensor is None:
-            continue
-        if not isinstance(tensor, Tensor) or tensor.shape != ids.shape or tensor.is_floating_point():
-            found = (
-                f"{tuple(tensor.shape)} {tensor.dtype}"
-                if isinstance(tensor, Tensor)
-                else type(tensor).__name__
-            )
-            message = f"{place}: {name} is {found}; input_ids is {tuple(ids.shape)}"
-            raise DataError(f"{message}; give a tensor of integers of that shape")
-        batch[name] = tensor.long()
-    mask = batch["attention_mask"]
-    if bool(((mask != 0) & (mask != 1)).any()):
-        raise DataError(
-            f"{place}: attention_mask holds {int(mask.max())}; give 1 for real tokens, 0 for padding"
-        )
-    if bool((mask.sum(dim=1) == 0).any()):
-        raise DataError(f"{place}: a row whose attention_mask is all 0; drop rows without a real token")
-    return batch
-
-
-def _ids(element: Any, place: str) -> Tensor:
-    """(rows, length) integers from a mapping, or (1, length) from a list of token ids."""
-    if isinstance(element, list | tuple):
-        if not element or not all(isinstance(t, int) and not isinstance(t, bool) for t in element):
-            raise DataError(f"{place}: not a list of token ids; give integers, at least one")
-        return torch.tensor([element], dtype=torch.int64)
-    ids = element.get("input_ids") if isinstance(element, Mapping) else None
-    if not isinstance(ids, Tensor):
-        found = (
-            f"keys {', '.join(map(str, element))}" if isinstance(element, Mapping) else type(element).__name__
-        )
-        raise DataError(f"{place}: {found}; give a mapping with the tensor input_ids, or a list of token ids")
-    if ids.dim() != 2 or ids.numel() == 0 or ids.is_floating_point() or ids.dtype == torch.bool:
-        found = f"{tuple(ids.shape)} {ids.dtype}"
-        raise DataError(
-            f"{place}: input_ids is {found}; give integers of shape (rows, length), none of them 0"
-        )
-    return ids

@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -256,8 +257,10 @@ def _companion(auto_class: Any, folder: Path, what: str) -> Any:
     try:
         return auto_class.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # the libraries below raise whatever they like
+        unseeing = what == "processor" and find_spec("PIL") is None
+        images = " Those of images need pillow: pip install 'statprune[images]'." if unseeing else ""
         raise ModelError(
-            f"{folder}: its {what} cannot be opened: {_one_line(error)}. Repair or remove its files."
+            f"{folder}: its {what} cannot be opened: {_one_line(error)}. Repair or remove its files.{images}"
         ) from error
 
 

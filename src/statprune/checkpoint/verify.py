@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from statprune.calibration.batches import inputs_of
 from statprune.checkpoint.classes import class_named
 from statprune.checkpoint.load import open_weights
 from statprune.checkpoint.widths import Encoding
+from statprune.engine.divergence import judged
 from statprune.errors import ModelError, VerificationError
 
 
@@ -79,13 +81,8 @@ def _compare_outputs(fresh: PreTrainedModel, model: PreTrainedModel, batch: Mapp
 
 
 def _outputs(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Logits of a language model; of any other the hidden states that its head reads.
-
-    Heads differ in what they take, and their weights have been compared bit for bit.
-    """
-    runs = model if model.get_output_embeddings() is not None else model.base_model
-    inputs = {name: value.to(model.device) for name, value in batch.items()}
-    outputs: Mapping[str, Any] = runs(**inputs, return_dict=True)
+    """What the model returns, with its head wherever that takes plain samples in batches."""
+    outputs: Mapping[str, Any] = judged(model)(**inputs_of(model, batch), return_dict=True)
     return {name: value for name, value in outputs.items() if isinstance(value, Tensor)}
 
 

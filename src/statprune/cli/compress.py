@@ -60,7 +60,7 @@ def compress_command(
         typer.Option(help="JSON file of units to keep; instead of --keep, --of, --widths and --multiple."),
     ] = None,
     samples: Annotated[
-        int | None, typer.Option(help="Windows or records of calibration data.", show_default="128")
+        int | None, typer.Option(help="Windows, records or images of calibration data.", show_default="128")
     ] = None,
     seq_len: SeqLen = None,
     text_column: TextColumn = None,

@@ -12,7 +12,7 @@ Data = Annotated[
     str,
     typer.Option(
         help="NAME[:CONFIG][@SPLIT] of a data set on the hub, or a local file or folder (.jsonl .json .csv "
-        ".tsv .parquet, or plain text; also .gz .xz .zst).",
+        ".tsv .parquet, or plain text; also .gz .xz .zst); for models that read images, a folder of them.",
         show_default=False,
     ),
 ]
@@ -21,7 +21,10 @@ MaybeData = Annotated[
 ]
 TextColumn = Annotated[
     str | None,
-    typer.Option(help="Column that holds the text; two, joined by a comma, for pairs.", show_default="text"),
+    typer.Option(
+        help="Column that holds the text; two, joined by a comma, for pairs or for source and target.",
+        show_default="text",
+    ),
 ]
 SeqLen = Annotated[
     int | None,
