@@ -10,6 +10,7 @@ from statprune.anatomy.lookup import anatomy_of
 from statprune.anatomy.parts import BLOCK
 from statprune.anatomy.producers import module_at
 from statprune.calibration.batches import inputs_of
+from statprune.calibration.routing import hidden_of
 from statprune.calibration.stream import Stream, advance, before_first_block, behind_last_block, until
 from tests.tiny import MODEL_TYPES, tiny_batch, tiny_model
 
@@ -71,11 +72,11 @@ def test_half_way_is_what_the_whole_model_reads_and_returns_there(model_type: st
     before = list(stream.hidden)
     for path in paths:
         seen = list(until(stream, block, number, path))
-        torch.testing.assert_close([each[path] for each in seen], reads[path])
+        torch.testing.assert_close([hidden_of(each[path]) for each in seen], reads[path])
         assert [set(each) for each in seen] == [{path}] * 2
     both = list(until(stream, block, number, forward.consumer, residuals))
     for path in (*residuals, forward.consumer):
-        torch.testing.assert_close([each[path] for each in both], reads[path])
+        torch.testing.assert_close([hidden_of(each[path]) for each in both], reads[path])
     assert all(one is two for one, two in zip(stream.hidden, before, strict=True)), "it stays where it is"
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in block.modules())
 

@@ -137,7 +137,7 @@ def test_the_modelling_file_is_short_and_needs_torch_and_transformers_alone(mode
     model = uneven_cut(tiny_model(model_type))
     source = encode(model, anatomy_of(model)).modelling
     assert source is not None
-    assert len(source[: source.index("SHAPES = ")].splitlines()) < 120
+    assert len(source[: source.index("SHAPES = ")].splitlines()) < 130
     tree = ast.parse(source)
     imported = {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert imported == {"functools", "typing", "torch", "transformers"}

@@ -48,7 +48,8 @@ def output(model: PreTrainedModel, seed: int = 9) -> Tensor:
 
 
 def half(anatomy: Anatomy) -> Plan:
-    return fit({site.name: site.units // 2 for site in anatomy.sites}, anatomy.sites)
+    """Of experts the next multiple of 8."""
+    return fit({site.name: 24 if site.experts else site.units // 2 for site in anatomy.sites}, anatomy.sites)
 
 
 def producers_rows(
@@ -150,7 +151,7 @@ def test_redundancy_is_free(model: PreTrainedModel) -> None:
                     bias[rows] = bias[others]
     before = output(model)
     stat(model, anatomy, batches_of(model), half(anatomy), Gram, Trace())
-    assert all(site.units in (20, 2, 1) for site in anatomy_of(model).sites)
+    assert all(site.units in (24, 20, 2, 1) for site in anatomy_of(model).sites)
     torch.testing.assert_close(output(model), before, atol=1e-6, rtol=1e-6)
 
 
@@ -181,7 +182,10 @@ def test_correction_helps(model: PreTrainedModel) -> None:
 def test_neighbours_are_untouched(model: PreTrainedModel) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     anatomy = anatomy_of(model)
-    plan = fit({site.name: 1 + site.units // 8 for site in anatomy.sites_of_block(1)}, anatomy.sites)
+    plan = fit(
+        {site.name: 8 if site.experts else 1 + site.units // 8 for site in anatomy.sites_of_block(1)},
+        anatomy.sites,
+    )
     stat(model, anatomy, batches_of(model), plan, Gram, Trace())
     assert output(model).isfinite().all()
     inside = {name for name, _ in anatomy.blocks[1].named_parameters()}

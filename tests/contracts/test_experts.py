@@ -175,3 +175,11 @@ def test_quantised_experts_are_refused() -> None:
     experts.down_proj = weight.detach().to(torch.int8)
     with pytest.raises(ModelError, match=r"blocks\.1: mlp\.experts holds its down_proj as a Tensor"):
         anatomy_of(model)
+
+
+def test_float64_without_a_product_for_it_is_refused() -> None:
+    model = tiny_model("mixtral").double()
+    assert anatomy_of(model).sites
+    model.config._experts_implementation = "grouped_mm"
+    with pytest.raises(ModelError, match=r"blocks\.0: mlp\.experts is torch\.float64, .* grouped_mm"):
+        anatomy_of(model)

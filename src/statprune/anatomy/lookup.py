@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -219,4 +220,10 @@ def _check_experts(module: nn.Module, place: str) -> None:
     if getattr(module, "is_transposed", False) or getattr(module, "has_bias", False):
         raise ModelError(
             f"{place}, a {type(module).__name__}, has biases or transposed weights. Report this."
+        )
+    config: Any = getattr(module, "config", None)
+    if getattr(module, DOWN).dtype == torch.float64 and config._experts_implementation != "eager":
+        raise ModelError(
+            f"{place} is torch.float64, which the {config._experts_implementation} of transformers does not "
+            f"take. Use float32, or call model.set_experts_implementation('eager') first."
         )
