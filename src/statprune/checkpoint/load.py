@@ -24,7 +24,7 @@ from transformers import AutoConfig, AutoProcessor, AutoTokenizer, PreTrainedMod
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from statprune.checkpoint.classes import PREFIX, class_named
-from statprune.checkpoint.widths import MODELLING_FILE
+from statprune.checkpoint.modelling import MODELLING_FILE
 from statprune.errors import ModelError, NonFiniteError, StatpruneWarning
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"

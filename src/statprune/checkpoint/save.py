@@ -16,8 +16,9 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy
 from statprune.checkpoint.classes import auto_classes_of, class_named, stock_class_of
+from statprune.checkpoint.modelling import MODELLING_FILE
 from statprune.checkpoint.verify import verify
-from statprune.checkpoint.widths import MODELLING_FILE, Encoding, encode
+from statprune.checkpoint.widths import Encoding, encode
 from statprune.errors import OutputError
 
 RECORD_FILE = "statprune.json"
