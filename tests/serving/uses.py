@@ -1,6 +1,6 @@
 """Run in a process of its own: everything people do with a per-layer folder, and what came of it as JSON.
 
-    python uses.py trusted|imported WHAT,WHAT FOLDER:OPENER...
+    python uses.py trusted|imported FOLDER:OPENER:USE,USE...
 
 `trusted` blocks this package and takes the code in the folder; `imported` takes this package.
 """
@@ -13,20 +13,16 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-os.environ["HF_HUB_OFFLINE"] = "1"
-MODE = sys.argv[1]
-if MODE == "trusted":
+OPTIONS = {"trust_remote_code": True} if sys.argv[1] == "trusted" else {}
+if OPTIONS:
     sys.modules["statprune"] = None  # type: ignore[assignment]
-    OPTIONS = {"trust_remote_code": True}
 else:
     import statprune  # noqa: F401
 
-    OPTIONS = {}
-
-import torch
-import transformers
-from torch import Tensor
-from transformers.configuration_utils import get_head_shapes
+import torch  # noqa: E402 - what is blocked above must not be imported by these
+import transformers  # noqa: E402
+from torch import Tensor  # noqa: E402
+from transformers.configuration_utils import get_head_shapes  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -89,33 +85,28 @@ def bfloat16(folder: Path, opener: str, batch: dict[str, Tensor], model: Any) ->
 
 
 def offloaded(folder: Path, opener: str, batch: dict[str, Tensor], model: Any) -> Any:
-    names = [name for name, _ in model.named_children()]
-    places = dict.fromkeys(names, "disk")
+    loose = [name for name, _ in model.named_buffers(recurse=False)]
+    places = dict.fromkeys([name for name, _ in model.named_children()] + loose, "disk")
     with tempfile.TemporaryDirectory() as scratch:
         thrifty = opened(folder, opener, device_map=places, offload_folder=scratch)
         away = sum(parameter.is_meta for parameter in thrifty.parameters())
         return {"away": away, "gap": gap(logits(thrifty, batch), logits(model, batch))}
 
 
-def checkpointed(folder: Path, opener: str, batch: dict[str, Tensor], model: Any) -> Any:
-    """Gradients with gradient checkpointing are those without."""
+def checkpointed(folder: Path, opener: str, batch: dict[str, Tensor], model: Any) -> float:
+    """How far gradients with gradient checkpointing are from those without, relative to the largest."""
     gradients = []
     for enabled in (False, True):
-        fresh = opened(folder, opener)
-        fresh.train()
-        for module in fresh.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
-        for each in fresh.modules():
-            for name in ("dropout_prob", "dropout", "attention_dropout", "activation_dropout"):
-                if isinstance(getattr(each, name, None), float):
-                    setattr(each, name, 0.0)
+        fresh = opened(folder, opener, attn_implementation="eager")
         if enabled:
             fresh.gradient_checkpointing_enable()
-        if getattr(fresh, "_supports_sdpa", False):
-            fresh.set_attn_implementation("eager")
-        loss(fresh, {**batch, "use_cache": False} if opener == "ForCausalLM" else batch).backward()
-        gradients.append(torch.cat([p.grad.flatten() for p in fresh.parameters() if p.grad is not None]))
+        # Checkpointing is done in training alone, and repeats what dropout drew.
+        fresh.train()
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(0)
+            loss(fresh, batch).backward()
+        found = [each.grad.flatten() for each in fresh.parameters() if each.grad is not None]
+        gradients.append(torch.cat(found))
     plain, again = gradients
     return gap(plain, again) / plain.abs().max().item()
 
@@ -135,7 +126,7 @@ def trained(folder: Path, opener: str, batch: dict[str, Tensor], model: Any) -> 
             model.save_pretrained(again)
             model = opened(again, opener).eval()
         content = json.loads((again / "config.json").read_text())
-        base = getattr(transformers, "AutoModel").from_pretrained(again, **OPTIONS)
+        base = transformers.AutoModel.from_pretrained(again, **OPTIONS)
         return {
             "less": bool(loss(fresh, batch) < before),
             "gap": gap(logits(model, batch), expected),
@@ -194,18 +185,18 @@ def piped(folder: Path, opener: str, batch: dict[str, Tensor], model: Any) -> An
 
 def main() -> None:
     found: dict[str, Any] = {}
-    for argument in sys.argv[3:]:
-        path, opener = argument.rsplit(":", 1)
+    for argument in sys.argv[2:]:
+        path, opener, uses = argument.rsplit(":", 2)
         folder = Path(path)
         batch, _ = torch.load(f"{path}.pt", weights_only=True)
         model = opened(folder, opener)
-        for what in sys.argv[2].split(","):
-            key = f"{folder.name} {what}"
+        for use in uses.split(","):
+            key = f"{folder.name} {use}"
             try:
-                found[key] = globals()[what](folder, opener, batch, model)
-            except Exception:
-                found[key] = traceback.format_exc(limit=-6)
-    print(json.dumps(found))
+                found[key] = globals()[use](folder, opener, batch, model)
+            except Exception:  # told by the test, beside what came of the others
+                found[key] = traceback.format_exc(limit=-4)
+    sys.stdout.write(f"\n{json.dumps(found)}\n")
 
 
 main()
