@@ -5,6 +5,7 @@ Only the transformer is made smaller. All else in the folder is copied as it is.
 
 import json
 import shutil
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from statprune.checkpoint.classes import PREFIX
+from statprune.checkpoint.modelling import MODELLING_FILE
 from statprune.errors import ModelError, VerificationError
 
 MODULES_FILE = "modules.json"
 
 # What is written anew, or would be the dense model again in another format.
-_NOT_COPIED = ("config.json", "generation_config.json", "statprune.json", "modeling_statprune.py")
+_NOT_COPIED = ("config.json", "generation_config.json", "statprune.json", MODELLING_FILE)
 _WEIGHTS = (
     ".safetensors",
     ".safetensors.index.json",
@@ -53,7 +56,7 @@ def place_of_transformer(folder: Path) -> str:
 
 
 def belongs_to(source: Path | None, architecture: str) -> bool:
-    """Whether `source` is such a folder, and its transformer was saved as the class `architecture`."""
+    """Whether `source` is such a folder, and its transformer was saved as `architecture`, a stock class."""
     if source is None or not (source / MODULES_FILE).exists():
         return False
     try:
@@ -61,22 +64,32 @@ def belongs_to(source: Path | None, architecture: str) -> bool:
         names = json.loads(text).get("architectures") or [architecture]
     except (OSError, ValueError, AttributeError):
         return False
-    return bool(names[0] == architecture)
+    return str(names[0]).removeprefix(PREFIX) == architecture
 
 
 def copy_rest(source: Path, out: Path) -> None:
-    """Copy what is not the transformer's weights and config: modules, tokenizer, settings and model card."""
+    """Copy what is not the transformer's weights and config: modules, tokenizer, settings and model card.
+
+    A modelling file, which is in `out` already, is laid into the folder itself, too.
+    """
     place = place_of_transformer(source)
-    for path in sorted({source, source / place}):
-        for file in path.iterdir():
-            skipped = path == source / place and file.name in _NOT_COPIED
-            if file.is_file() and not skipped and not file.name.endswith(_WEIGHTS):
-                _copy(file, out / file.relative_to(source))
+    code = out / place / MODELLING_FILE
+    if place and code.exists():
+        # Of a class in a subfolder, transformers looks for the code in the folder.
+        shutil.copyfile(code, out / MODELLING_FILE)
+    for file in _rest(source, place):
+        target = out / file.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+
+
+def _rest(source: Path, place: str) -> Iterator[Path]:
+    for folder in sorted({source, source / place}):
+        files = (file for file in folder.iterdir() if file.is_file())
+        yield from (f for f in files if f.name not in _NOT_COPIED and not f.name.endswith(_WEIGHTS))
     for _, other in _modules(source):
-        if other not in ("", place) and (source / other).is_dir():
-            for file in (source / other).rglob("*"):
-                if file.is_file():
-                    _copy(file, out / file.relative_to(source))
+        if other not in ("", place):
+            yield from (file for file in (source / other).rglob("*") if file.is_file())
 
 
 def verify_embeddings(folder: Path, model: PreTrainedModel) -> None:
@@ -125,8 +138,3 @@ def _modules(folder: Path) -> list[tuple[str, str]]:
         return [(str(each["type"]), str(each["path"])) for each in listed]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path} is no list of modules ({type(error).__name__}). Restore it.") from error
-
-
-def _copy(file: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(file, target)
