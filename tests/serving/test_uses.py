@@ -11,7 +11,7 @@ from statprune.anatomy.sites import module_at
 from tests.checkpoint.folders import Case
 
 MODES = ("trusted", "imported")
-USES = ("compiled", "bfloat16", "offloaded", "checkpointed", "trained", "adapted")
+USES = ("built", "compiled", "bfloat16", "offloaded", "checkpointed", "trained", "adapted")
 ROWS = ("self_attn.q_proj", "self_attn.k_proj", "mlp.up_proj")
 NOT_OFFLOADED = {"deberta-v2": "the stock model's scripted functions return what accelerate cannot move"}
 
@@ -24,6 +24,12 @@ def of_config(case: Case, found: Any) -> None:
     assert [each["num_key_value_heads"] * 8 for each in found["layers"]] == rows[ROWS[1]]
     assert [each["intermediate_size"] for each in found["layers"]] == rows[ROWS[2]]
     assert found["shapes"] == [[each // 8 for each in rows[ROWS[1]]], 8]
+
+
+def of_built(case: Case, found: Any) -> None:
+    expected = {name: list(value.shape) for name, value in case.model.base_model.state_dict().items()}
+    # A base model built alone may have a pooler that the head has none for.
+    assert {name: size for name, size in found.items() if not name.startswith("pooler.")} == expected
 
 
 def of_caches(case: Case, found: Any) -> None:
@@ -93,8 +99,8 @@ def check(
 def test_a_few_families_can_be_used(
     mode: str, uneven: Callable[[str], Case], child: Callable[..., Any]
 ) -> None:
-    llama = ("config", "caches", "piped", *USES)
-    check(child, mode, [(uneven("llama"), llama), (uneven("bert"), ("offloaded", "trained", "adapted"))])
+    llama, bert = ("config", "caches", "piped", *USES), ("built", "offloaded", "trained", "adapted")
+    check(child, mode, [(uneven("llama"), llama), (uneven("bert"), bert)])
 
 
 @pytest.mark.audit

@@ -59,6 +59,14 @@ def config(folder: Path, opener: str, batch: dict[str, Tensor], model: Any) -> A
     return {"class": type(read).__module__, "layers": layers, "shapes": get_head_shapes(read)}
 
 
+def built(folder: Path, opener: str, batch: dict[str, Tensor], model: Any) -> dict[str, list[int]]:
+    """Sizes of the weights of the base model as servers build it: from the config alone, on no device."""
+    read = transformers.AutoConfig.from_pretrained(folder)
+    with torch.device("meta"):
+        made = transformers.AutoModel.from_config(read, **OPTIONS)
+    return {name: list(value.shape) for name, value in made.state_dict().items()}
+
+
 def caches(folder: Path, opener: str, batch: dict[str, Tensor], model: Any) -> Any:
     plain = generated(model, batch, use_cache=False)
     beams = generated(model, batch, use_cache=False, num_beams=3)

@@ -203,6 +203,7 @@ def _how_to_load(out: Path, encoding: Encoding, modules: bool) -> str:
     call = "SentenceTransformer" if modules else f"{name}.from_pretrained"
     opening = f'{call}("{out}")'
     if encoding.stock:
-        return f"{opening}  # stock {'sentence-' if modules else ''}transformers"
+        how = f"{opening}  # stock {'sentence-' if modules else ''}transformers"
+        return how if encoding.reencoded_as is None else f"{how}; {encoding.reason}"
     trusting = f'{call}("{out}", trust_remote_code=True)'
     return f"import statprune; {opening}  # or, without statprune: {trusting}"
