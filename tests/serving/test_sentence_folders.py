@@ -100,7 +100,7 @@ def test_all_but_the_transformer_is_left_alone(made: dict[str, tuple[Path, Any]]
         assert len(before) >= 9
 
 
-@pytest.mark.parametrize("mode", ["blocked", "imported"])
+@pytest.mark.parametrize("mode", ["blocked", pytest.param("imported", marks=pytest.mark.audit)])
 def test_sentence_transformers_opens_what_came_out(
     mode: str, made: dict[str, tuple[Path, Any]], child: Callable[..., Any]
 ) -> None:
