@@ -1,6 +1,7 @@
 """A per-layer class for every stock class of a known family, made when it is asked for."""
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import transformers
@@ -112,6 +113,26 @@ def _shapes_of_stack(stack: Stack) -> dict[str, Any]:
     }
 
 
+class _WithItsCode(PerLayerWidths):
+    """A per-layer model that saves the modelling file too: its config names it.
+
+    So what was opened with this package, trained, and saved again still opens without.
+    """
+
+    def save_pretrained(
+        self, save_directory: str | Path, is_main_process: bool = True, *args: Any, **kwargs: Any
+    ) -> None:
+        from statprune.checkpoint import modelling  # noqa: PLC0415 - it names the classes of this module
+
+        model: Any = self
+        stock_class = stock_class_of(type(self))
+        model.config.auto_map = modelling.auto_map(stock_class)
+        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)  # type: ignore[misc]
+        if is_main_process:
+            source = modelling.modelling_source(stock_class, self.shapes)
+            (Path(save_directory) / modelling.MODELLING_FILE).write_text(source, encoding="utf-8")
+
+
 @cache
 def _make(stock_class: Any, model_types: tuple[str, ...]) -> type:
     entry = entry_for(model_types[0])
@@ -123,7 +144,7 @@ def _make(stock_class: Any, model_types: tuple[str, ...]) -> type:
         "__doc__": f"{stock_class.__name__} whose blocks have widths of their own.",
         "shapes": shapes_of(entry),
     }
-    model_class = type(name, (PerLayerWidths, stock_class), members)
+    model_class = type(name, (_WithItsCode, stock_class), members)
     _announce(model_class, stock_class)
     return model_class
 

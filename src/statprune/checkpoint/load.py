@@ -26,7 +26,8 @@ from transformers import AutoConfig, AutoProcessor, AutoTokenizer, PreTrainedMod
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from statprune.checkpoint.classes import PREFIX, class_named
-from statprune.checkpoint.widths import MODELLING_FILE
+from statprune.checkpoint.modelling import MODELLING_FILE
+from statprune.checkpoint.sentence_folder import MODULES_FILE, place_of_transformer
 from statprune.errors import ModelError, NonFiniteError, StatpruneWarning
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -34,6 +35,7 @@ _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "voc
 _PROCESSOR = ("preprocessor_config.json", "processor_config.json")
 _LEGAL = ("LICENSE*", "NOTICE*", "USE_POLICY*")
 _HUB_FILES = ("*.json", "*.txt", "*.model", "*.jinja", _WEIGHTS, "model-*.safetensors", *_LEGAL)
+_MODULES_FILES = (*_HUB_FILES, "README.md", "*/model.safetensors", "*/model-*.safetensors")
 _UNREADABLE = (OSError, ValueError, KeyError, StrictDataclassError)
 
 
@@ -45,7 +47,10 @@ class Loaded:
     tokenizer: Any | None
     processor: Any | None
     source: Path
-    """The folder it was read from; of a hub model, its folder in the local cache."""
+    """The folder it was read from; of a hub model, its folder in the local cache.
+
+    Of sentence-transformers the whole folder, wherever in it the transformer lies.
+    """
 
 
 def load(source: str | Path, *, dtype: str | torch.dtype = "auto", device: str = "cpu") -> Loaded:
@@ -56,7 +61,10 @@ def load(source: str | Path, *, dtype: str | torch.dtype = "auto", device: str =
     Raises:
         ModelError: there is no model there, it is not whole, or it is of a kind that cannot be pruned.
     """
-    folder = folder_of(source)
+    whole = folder_of(source)
+    if (whole / MODULES_FILE).exists():
+        whole = folder_of(source, _MODULES_FILES)
+    folder = whole / place_of_transformer(whole)
     values = config_of(folder)
     model_class = class_for(values, folder)
     _check_weights(folder)
@@ -67,7 +75,7 @@ def load(source: str | Path, *, dtype: str | torch.dtype = "auto", device: str =
         tokenizer = _companion(AutoTokenizer, folder, "tokenizer")
     if any((folder / name).exists() for name in _PROCESSOR):
         processor = _companion(AutoProcessor, folder, "processor")
-    return Loaded(model, tokenizer, processor, folder)
+    return Loaded(model, tokenizer, processor, whole)
 
 
 def parsed_config(folder: Path) -> Any:

@@ -16,8 +16,15 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy
 from statprune.checkpoint.classes import auto_classes_of, class_named, stock_class_of
+from statprune.checkpoint.modelling import MODELLING_FILE
+from statprune.checkpoint.sentence_folder import (
+    belongs_to,
+    copy_rest,
+    place_of_transformer,
+    verify_embeddings,
+)
 from statprune.checkpoint.verify import verify
-from statprune.checkpoint.widths import MODELLING_FILE, Encoding, encode
+from statprune.checkpoint.widths import Encoding, encode
 from statprune.errors import OutputError
 
 RECORD_FILE = "statprune.json"
@@ -74,7 +81,8 @@ def save(  # noqa: PLR0913 - all but three are named
         model: pruned, in memory.
         anatomy: its sites as they are now.
         out: a folder that does not exist.
-        source: the folder of the dense model, for its licence files.
+        source: the folder of the dense model, for its licence files. Where it is one of sentence-transformers
+            and `model` its transformer, `out` becomes one too.
         tokenizer: what `load` gave, or None.
         processor: what `load` gave, or None.
         record: how this model was made; becomes statprune.json.
@@ -88,17 +96,23 @@ def save(  # noqa: PLR0913 - all but three are named
     check_output(out)
     encoding = encode(model, anatomy)
     folder = _partial(out)
+    modules = source if belongs_to(source, stock_class_of(type(model)).__name__) else None
+    place = "" if modules is None else place_of_transformer(modules)
     try:
-        folder.mkdir()
-        _write_model(model, encoding, folder, max_shard_size)
+        (folder / place).mkdir(parents=True)
+        _write_model(model, encoding, folder / place, max_shard_size)
+        if modules is not None:
+            copy_rest(modules, folder)
         for companion in (tokenizer, processor):
-            if companion is not None:
-                companion.save_pretrained(folder)
+            if companion is not None and not _comes_from(companion, modules, place):
+                companion.save_pretrained(folder / place)
         _copy_legal(source, folder)
         text = json.dumps(record, indent=2, ensure_ascii=False)
         (folder / RECORD_FILE).write_text(f"{text}\n", encoding="utf-8")
         _flush(folder)
-        verify(folder, model, encoding, verify_batch)
+        verify(folder / place, model, encoding, verify_batch)
+        if modules is not None:
+            verify_embeddings(folder, model)
         if os.path.lexists(out):
             raise OutputError(f"{out} appeared during the run, and nothing is ever overwritten.")
         folder.rename(out)
@@ -107,7 +121,15 @@ def save(  # noqa: PLR0913 - all but three are named
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     _flush_folder(out.absolute().parent)
-    return SavedFolder(out, encoding.stock, encoding.reencoded_as, _how_to_load(out, encoding))
+    return SavedFolder(
+        out, encoding.stock, encoding.reencoded_as, _how_to_load(out, encoding, modules is not None)
+    )
+
+
+def _comes_from(companion: Any, modules: Path | None, place: str) -> bool:
+    """Whether its files are among those that have been copied."""
+    name = getattr(companion, "name_or_path", "")
+    return modules is not None and bool(name) and Path(name).absolute() == (modules / place).absolute()
 
 
 def _partial(out: Path) -> Path:
@@ -172,14 +194,16 @@ def _flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _how_to_load(out: Path, encoding: Encoding) -> str:
+def _how_to_load(out: Path, encoding: Encoding, modules: bool) -> str:
     saved_class = class_named(encoding.architecture)
     autos = auto_classes_of(stock_class_of(saved_class)) if saved_class is not None else []
     # The plainest name last: a causal model is also one "for pre-training", a base model one "for encoding".
     autos.sort(key=lambda auto: (auto == "AutoModel", "PreTraining" not in auto))
     name = autos[-1] if autos else encoding.architecture
-    opening = f'{name}.from_pretrained("{out}")'
+    call = "SentenceTransformer" if modules else f"{name}.from_pretrained"
+    opening = f'{call}("{out}")'
     if encoding.stock:
-        return f"{opening}  # stock transformers"
-    trusting = f'{name}.from_pretrained("{out}", trust_remote_code=True)'
+        how = f"{opening}  # stock {'sentence-' if modules else ''}transformers"
+        return how if encoding.reencoded_as is None else f"{how}; {encoding.reason}"
+    trusting = f'{call}("{out}", trust_remote_code=True)'
     return f"import statprune; {opening}  # or, without statprune: {trusting}"

@@ -6,6 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from statprune.checkpoint.load import class_for, config_of, folder_of, parsed_config
+from statprune.checkpoint.sentence_folder import MODULES_FILE, place_of_transformer
 
 
 def skeleton(source: str | Path) -> PreTrainedModel:
@@ -14,7 +15,8 @@ def skeleton(source: str | Path) -> PreTrainedModel:
     Raises:
         ModelError: there is no model there, or it is of a kind that cannot be pruned.
     """
-    folder = folder_of(source, files=["config.json"])
+    whole = folder_of(source, files=["config.json", "*/config.json", MODULES_FILE])
+    folder = whole / place_of_transformer(whole)
     model_class = class_for(config_of(folder), folder)
     config = parsed_config(folder)
     with torch.device("meta"):

@@ -4,11 +4,9 @@ Three forms, the plainest that fits is taken: the stock config of the family; th
 family with the same weights and arithmetic; the stock config with `per_layer_config` and a class of ours.
 """
 
-import json
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,10 +16,8 @@ from transformers import AutoConfig, PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy, head_dim_of
 from statprune.anatomy.sites import CROSS_HEADS, Site
-from statprune.checkpoint import classes, per_layer_model
-from statprune.surgery import follow
-
-MODELLING_FILE = "modeling_statprune.py"
+from statprune.checkpoint import classes
+from statprune.checkpoint.modelling import auto_map, modelling_source
 
 # Keys of a config that say how, not what, it was written; and those only a per-layer config has.
 _ABOUT = ("transformers_version", "model_type", "architectures", "_name_or_path", "auto_map")
@@ -74,10 +70,8 @@ def encode(model: PreTrainedModel, anatomy: Anatomy) -> Encoding:
     _write_per_layer(config, anatomy, widths)
     architecture = classes.PREFIX + stock_class.__name__
     config.architectures = [architecture]
-    saved = _saved_classes(stock_class)
-    module = MODELLING_FILE.removesuffix(".py")
-    config.auto_map = {auto: f"{module}.{classes.PREFIX}{name}" for auto, name in saved.items()}
-    source = _modelling_source(stock_class, set(saved.values()), classes.shapes_of(anatomy.entry))
+    config.auto_map = auto_map(stock_class)
+    source = modelling_source(stock_class, classes.shapes_of(anatomy.entry))
     return Encoding(config, architecture, False, None, source, f"{obstacle}.")
 
 
@@ -219,32 +213,3 @@ def reencoded(
         return None
     reason = f"{refusal}; written as {other}, which has the same weights and arithmetic."
     return Encoding(rewritten, found[0], True, other, None, reason)
-
-
-def _saved_classes(stock_class: Any) -> dict[str, str]:
-    """Auto class -> stock class: the base model's, and those of the class that is saved."""
-    names = classes.stock_names(stock_class.config_class.model_type)
-    return {
-        "AutoModel": names["AutoModel"],
-        **dict.fromkeys(classes.auto_classes_of(stock_class), stock_class.__name__),
-    }
-
-
-def _modelling_source(stock_class: Any, names: set[str], shapes: dict[str, Any]) -> str:
-    """The mixin's own source, and one class for each stock class in `names`."""
-    source = Path(per_layer_model.__file__).read_text(encoding="utf-8")
-    follows = Path(follow.__file__).read_text(encoding="utf-8")
-    ordered = sorted({*names, stock_class.__name__})
-    imports = f"from torch import nn\nfrom transformers import {', '.join(ordered)}\n"
-    source = source.replace(
-        "from torch import nn\n\nfrom statprune.surgery.follow import follow\n", imports, 1
-    )
-    lines = [
-        source,
-        follows[follows.index("\nclass ") :].rstrip(),
-        "",
-        "SHAPES = " + json.dumps(shapes, indent=4),
-    ]
-    for name in ordered:
-        lines += ["", "", f"class {classes.PREFIX}{name}(PerLayerWidths, {name}):", "    shapes = SHAPES"]
-    return "\n".join(lines) + "\n"
