@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 OLDEST := .venv-oldest
+QUANTISE := .venv-quantise
 BIN := $(VENV)/bin
 
 .PHONY: demo test check audit format clean
@@ -19,8 +20,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/lint-imports --no-logo
 
 # What takes longer, and the oldest transformers that is supported.
-audit: $(VENV)/.installed-dev $(OLDEST)/.installed
+audit: $(VENV)/.installed-dev $(OLDEST)/.installed $(QUANTISE)/.installed
 	$(BIN)/python -m pytest -m audit
+	$(QUANTISE)/bin/python -m pytest -m audit tests/serving/test_quantise_afterwards.py
 	$(OLDEST)/bin/python -m pytest tests/contracts tests/checkpoint tests/engine
 
 format: $(VENV)/.installed-dev
@@ -28,7 +30,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(OLDEST) demo-output .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) $(QUANTISE) demo-output .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +38,11 @@ $(VENV)/bin/python:
 $(OLDEST)/.installed: pyproject.toml constraints.txt constraints-oldest.txt
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet --constraint constraints-oldest.txt --editable '.[test]'
+	touch $@
+
+$(QUANTISE)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(QUANTISE)
+	$(QUANTISE)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[test,quantise]'
 	touch $@
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python

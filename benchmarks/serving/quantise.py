@@ -1,73 +1,75 @@
-"""Prune, then quantise with torchao, save, reload: perplexity and size of the weights.
+"""Prune, then quantise to int8 weights with torchao: perplexity and size at every step, and after reloading.
 
-    STATPRUNE_SHARED=... python -m benchmarks.serving.quantise
-
-Needs `pip install torchao`.
+pip install torchao
+STATPRUNE_SHARED=... python -m benchmarks.serving.quantise
 """
 
+import argparse
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from torchao.quantization import Int8WeightOnlyConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, TorchAoConfig
 
-from benchmarks.protocol import articles, shared, table, write
-from statprune import compress, evaluate
-from statprune.demo import CALIBRATION
+from benchmarks.protocol import shared, table, write
+from benchmarks.serving.models import KEEP, METHOD, SAMPLES, folders
+from statprune import evaluate
 
-KEEP = 0.7
-TOKENS = 60_000
+NAME = "wiki-llama-7m"
+SEQ_LEN = 256
+TOKENS = 20_000
 
 
-def rows_for(name: str, data: Any, scratch: Path) -> list[dict[str, Any]]:
-    """One model: dense, uniform and per layer, each before and after."""
-    source, rows = shared(f"models/{name}"), []
-    tokenizer = AutoTokenizer.from_pretrained(source)
-    text = shared("data/wikitext-2/wiki.test.joined.txt")
-    for widths in ("dense", "uniform", "per-layer"):
-        folder = source
-        if widths != "dense":
-            folder = scratch / f"{name}-{widths}"
-            compress(source, keep=KEEP, widths=widths, data=data, out=folder)
-        quantised = AutoModelForCausalLM.from_pretrained(
-            folder, quantization_config=TorchAoConfig(Int8WeightOnlyConfig())
-        )
-        saved = scratch / f"{name}-{widths}-int8"
-        quantised.save_pretrained(saved)
-        tokenizer.save_pretrained(saved)
-        reloaded = AutoModelForCausalLM.from_pretrained(saved)
-        row: dict[str, Any] = {"model": name, "widths": widths, "class": type(reloaded).__name__}
-        for kind, each, where in (("float32", folder, folder), ("int8", reloaded, saved)):
-            found = evaluate(each, tokenizer=tokenizer, data=str(text), seq_len=256, max_tokens=TOKENS)
-            size = sum(path.stat().st_size for path in where.glob("*.safetensors"))
-            row[kind] = {"perplexity": found.perplexity, "bytes": size}
-        rows.append(row)
-    return rows
+def perplexity(model: Any, tokenizer: Any) -> float:
+    text = str(shared("data/wikitext-2/wiki.test.raw"))
+    return evaluate(model, data=text, tokenizer=tokenizer, seq_len=SEQ_LEN, max_tokens=TOKENS).perplexity
+
+
+def megabytes(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e6
+
+
+def measured(widths: str, folder: Path, root: Path) -> dict[str, Any]:
+    tokenizer, int8 = AutoTokenizer.from_pretrained(folder), root / f"{widths}-int8"
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    settings = TorchAoConfig(Int8WeightOnlyConfig())
+    quantised = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, quantization_config=settings
+    )
+    quantised.save_pretrained(int8)
+    reloaded = AutoModelForCausalLM.from_pretrained(int8)
+    return {
+        "widths": widths,
+        "float32": perplexity(plain, tokenizer),
+        "int8": perplexity(quantised, tokenizer),
+        "reloaded": perplexity(reloaded, tokenizer),
+        "float32 MB": sum(each.numel() for each in plain.parameters()) * 4 / 1e6,
+        "int8 MB": megabytes(int8),
+    }
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as temporary:
-        texts = articles(shared("data/wikipedia/AA.jsonl.xz"), (), 400_000)
-        rows = rows_for("stories260K", str(CALIBRATION), Path(temporary))
-        rows += rows_for("wiki-llama-7m", texts, Path(temporary))
-    cells = [
-        [row["model"], row["widths"], row["class"]]
-        + [f"{row[kind]['perplexity']:.2f}" for kind in ("float32", "int8")]
-        + [f"{row[kind]['bytes'] / 1e6:.2f}" for kind in ("float32", "int8")]
-        for row in rows
-    ]
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for widths, folder in folders(NAME, Path(scratch)):
+            rows.append(measured(widths, folder, Path(scratch)))
+            print(rows[-1], flush=True)
+    names = ["float32", "int8", "reloaded", "float32 MB", "int8 MB"]
     write(
         "quantise",
-        "Prune, then quantise: torchao, int8, weights only",
+        f"{NAME}: pruned, then int8 weights by torchao; WikiText-2 perplexity",
         {
-            "widths": f"method refit, {KEEP} of the parameters of attention and MLP projections kept",
-            "perplexity": f"WikiText-2 test, first {TOKENS} tokens, windows of 256, of the folder reloaded",
-            "MB": "10^6 bytes of model.safetensors; embeddings and head are not quantised",
+            "pruned": f"keep {KEEP:g} of the prunable parameters, method {METHOD}, {SAMPLES} samples",
+            "perplexity": f"WikiText-2 test, windows of {SEQ_LEN} tokens, first {TOKENS:,} tokens",
+            "int8": "Int8WeightOnlyConfig, one scale a row, on from_pretrained; embeddings and head are not",
+            "reloaded": "save_pretrained, then from_pretrained without further options",
             "torchao": version("torchao"),
         },
-        table(["model", "widths", "class", "float32", "int8", "MB float32", "MB int8"], cells),
+        table(["widths", *names], [[row["widths"], *(f"{row[name]:.2f}" for name in names)] for row in rows]),
         rows,
     )
 
