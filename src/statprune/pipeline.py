@@ -77,7 +77,8 @@ def compress(
         data: calibration data: `NAME[:CONFIG][@SPLIT]`, a local file or folder; or, in memory, a list of
             strings, of pairs or of token ids, a `datasets.Dataset`, or batches (dicts of whatever tensors the
             model's forward takes), which are all used, in order. For models that read images: a folder, a
-            list or a data set of them; sound: mappings with audio and text. Not with `measured`, which brings its own.
+            list or a data set of them; sound: mappings with audio and text. Not with `measured`, which brings
+            its own.
         measured: a folder that `plan` has written: any budget of it takes no further measuring.
         out: a folder that does not exist yet; None saves nothing.
         tokenizer: takes precedence over the model's own; needed for a model in memory whose data is text.
