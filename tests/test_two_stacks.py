@@ -117,9 +117,10 @@ def test_macs_count_the_tokens_that_an_image_has() -> None:
     assert (result.record["data"]["seq_len"], result.record["data"]["tokens"]) == (10, 180)
 
 
-def test_bf16_pixels_follow_the_model() -> None:
-    model = tiny_model("vit").to(torch.bfloat16)
-    given = batches(tiny_model("vit"))
-    assert given[0]["pixel_values"].dtype == torch.float32
+@pytest.mark.parametrize("model_type", ["vit", "whisper"])
+def test_numbers_follow_the_dtype_of_the_model(model_type: str) -> None:
+    model = tiny_model(model_type).to(torch.bfloat16)
+    given = batches(tiny_model(model_type))
+    assert given[0][model.main_input_name].dtype == torch.float32
     result = statprune.compress(model, data=given, keep=0.6, multiple=1)
     assert result.record["cost"]["params"]["share"] <= 0.6
