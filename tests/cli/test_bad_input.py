@@ -119,7 +119,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "evaluate llama --max-tokens 0": ("--max-tokens", "0", "greater than or equal to 1"),
     "compress bert --data empty.txt": ("empty.txt", "no text"),
     "evaluate bert --seq-len 2": ("sequence length 2: no room for text", "take at least 3"),
-    "inspect": ("Missing argument 'model'",),
+    "export": ("Missing argument 'model'",),
     "shrink llama": ("No such command 'shrink'",),
 }  # fmt: skip
 DEFAULTS = {

@@ -7,7 +7,7 @@ import pytest
 from tiny import MODEL_TYPES
 
 from statprune.anatomy.lookup import anatomy_of
-from statprune.anatomy.sites import module_at
+from statprune.anatomy.producers import module_at
 from statprune.checkpoint.classes import stock_names
 from tests.checkpoint.folders import Case
 
