@@ -14,6 +14,7 @@ from tests.checkpoint.folders import Case
 MODES = ("trusted", "imported")
 USES = ("built", "compiled", "bfloat16", "offloaded", "checkpointed", "trained", "adapted")
 ROWS = ("self_attn.q_proj", "self_attn.k_proj", "mlp.up_proj")
+ROUTED = ("mixtral", "qwen2_moe", "qwen3_moe")
 NOT_OFFLOADED = {"deberta-v2": "the stock model's scripted functions return what accelerate cannot move"}
 
 
@@ -45,7 +46,8 @@ def of_compiled(case: Case, found: Any) -> None:
 
 def of_bfloat16(case: Case, found: Any) -> None:
     assert found["dtype"] == "torch.bfloat16"
-    assert 0 < found["relative"] < 0.2
+    # Rounding may send a token to other experts.
+    assert 0 < found["relative"] < (0.5 if case.model.config.model_type in ROUTED else 0.2)
 
 
 def of_offloaded(case: Case, found: Any) -> None:
