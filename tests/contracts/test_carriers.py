@@ -13,7 +13,7 @@ from statprune.surgery.linear import weight_of
 from tests.tiny import MODEL_TYPES, tiny_batch, tiny_model
 
 OTHER_KERNELS = ("gemma2", "gpt_neo", "deberta-v2")
-"""Their attention is not torch's kernel; nothing is known of it, and nothing noted."""
+"""Their attention need not be torch's kernel: then nothing is known of it, and nothing noted."""
 
 
 def read(model, block: nn.Module, site: Site, batch: dict[str, Tensor]) -> Tensor:
@@ -62,8 +62,7 @@ def test_what_is_noted_reproduces_what_the_consumer_reads(model_type: str, monke
         with observer.watching():
             for number, seen in enumerate(until(stream, block, 0, site.consumer)):
                 observer.take(seen[site.consumer], seen[site.consumer], stream.real[number])
-        if site.kind == "attention" and model_type in OTHER_KERNELS:
-            assert not observer.notes.read
+        if site.kind == "attention" and model_type in OTHER_KERNELS and not observer.notes.read:
             continue
         kept = torch.arange(1, site.units)
         reading = observer.notes.reading(site, kept)
