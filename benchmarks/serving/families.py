@@ -139,7 +139,10 @@ def row_for(model_type: str, scratch: Path) -> dict[str, Any]:
         in_gguf(scratch / name, scratch / f"{name}.gguf") for name in ("stock", "per-layer")
     )
     row["gguf"] = ", ".join(filter(None, dict.fromkeys((uniform, uneven_file))))
-    row["onnx"] = f"{export_onnx(scratch / 'per-layer', scratch / 'onnx').difference:.1e}"
+    try:
+        row["onnx"] = f"{export_onnx(scratch / 'per-layer', scratch / 'onnx').difference:.1e}"
+    except ModelError:
+        row["onnx"] = ""
     return row | {"lines": lines_of(model_type)}
 
 

@@ -18,8 +18,8 @@ from tests.export.gguf_models import saved
 from tests.saved import letter_tokenizer, save_tiny
 from tests.tiny import MODEL_TYPES, tiny_model, uneven_cut, uniform_cut
 
-WITHOUT: dict[str, str] = {}
-"""Families that torch cannot export yet, each with what it says."""
+WITHOUT = ("mixtral", "qwen2_moe", "qwen3_moe")
+"""Families that are refused: their graph would depend on which experts are picked."""
 
 
 def session(folder: Path) -> onnxruntime.InferenceSession:
@@ -71,6 +71,14 @@ def test_an_encoder_with_its_tokenizer(tmp_path: Path) -> None:
     with torch.no_grad():
         wanted = model(**{name: torch.from_numpy(value) for name, value in feed.items()}).logits.numpy()
     np.testing.assert_allclose(opened.run(None, feed)[0], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("model_type", WITHOUT)
+def test_a_mixture_of_experts_is_refused(model_type: str, tmp_path: Path) -> None:
+    folder = saved(tmp_path / "model", tiny_model(model_type))
+    with pytest.raises(ModelError, match="mixture of experts cannot be exported"):
+        export_onnx(folder, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 @pytest.mark.audit

@@ -89,6 +89,7 @@ def export_onnx(source: str | Path, out: str | Path | None = None, *, cache: boo
         )
         model = loaded.model.float()
         anatomy = anatomy_of(model)
+        _refuse_experts(anatomy)
         graph = Graph.of(model, anatomy, cache=cache and anatomy.entry.kind == "decoder")
         partial.mkdir()
         _write(graph, partial)
@@ -98,6 +99,14 @@ def export_onnx(source: str | Path, out: str | Path | None = None, *, cache: boo
     return OnnxFolder(
         str(target), tuple(graph.inputs), tuple(graph.outputs), graph.cache, size, notes=notes, **found
     )
+
+
+def _refuse_experts(anatomy: Anatomy) -> None:
+    if any(site.experts for site in anatomy.sites):
+        raise ModelError(
+            "a mixture of experts cannot be exported to ONNX: what torch would run depends on which experts "
+            "are picked. Serve the folder with transformers or vLLM."
+        )
 
 
 @dataclass(frozen=True, eq=False)
