@@ -19,6 +19,7 @@ from benchmarks.protocol import table, write
 from statprune.anatomy import decoders, encoder_decoders, encoders
 from statprune.anatomy.lookup import anatomy_of, entry_for
 from statprune.anatomy.producers import module_at
+from statprune.anatomy.sites import Site
 from statprune.calibration.batches import inputs_of
 from statprune.checkpoint.load import load
 from statprune.checkpoint.save import save
@@ -27,7 +28,7 @@ from statprune.checkpoint.widths import adopt
 from statprune.errors import ModelError
 from statprune.export.gguf import export_gguf
 from statprune.export.onnx import export_onnx
-from statprune.surgery.linear import set_weight, weight_of
+from statprune.surgery.linear import weight_of
 from tests.tiny import MODEL_TYPES, random_cut, tiny_batch, tiny_model, uneven_cut
 
 APPENDED = 12
@@ -43,16 +44,21 @@ def apart(one: PreTrainedModel, other: PreTrainedModel) -> str:
     return f"{float((logits(one) - logits(other)).abs().max()):.1e}"
 
 
+def read_by(model: PreTrainedModel, site: Site) -> torch.Tensor:
+    """What reads the units, (out, columns); of experts (experts, out, columns)."""
+    consumer = module_at(anatomy_of(model).blocks[site.block], site.consumer)
+    return consumer.down_proj.detach() if site.experts else weight_of(consumer)
+
+
 def cut_against_mask(model_type: str) -> str:
     """In float64: units cut, against the same units' columns zeroed."""
     model = tiny_model(model_type).double()
     narrowed, masked = uneven_cut(deepcopy(model)), model
     for whole, thin in zip(anatomy_of(masked).sites, anatomy_of(narrowed).sites, strict=True):
-        consumer = module_at(anatomy_of(masked).blocks[whole.block], whole.consumer)
-        kept = weight_of(module_at(anatomy_of(narrowed).blocks[thin.block], thin.consumer))
-        weight = weight_of(consumer)
-        there = (weight[:, :, None] == kept[:, None, :]).all(dim=0).any(dim=1)
-        set_weight(consumer, weight * there)
+        weight = read_by(masked, whole)
+        kept = read_by(narrowed, thin)
+        there = (weight[..., :, None] == kept[..., None, :]).all(dim=-3).any(dim=-1)
+        weight.mul_(there.unsqueeze(-2))
     return apart(narrowed, masked)
 
 
