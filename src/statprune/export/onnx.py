@@ -263,6 +263,8 @@ def _write(graph: Graph, folder: Path) -> None:
         ) from error
     if program is None:
         raise ModelError("torch exported nothing. Update torch.")
+    for node in program.model.graph:
+        node.metadata_props.clear()  # tracebacks, with the paths of files on this machine
     weights = sum(value.numel() * value.element_size() for value in module.state_dict().values())
     program.save(folder / FILE, external_data=weights > _LARGE)
 
