@@ -21,8 +21,10 @@ def rehearse(model: PreTrainedModel) -> None:
     stock_class = stock_class_of(type(model))
     with torch.device("meta"):
         narrowed: PreTrainedModel = stock_class(type(model.config).from_dict(model.config.to_dict()))
-        for site in anatomy_of(narrowed).sites:
-            block = anatomy_of(narrowed).blocks[site.block]
+        anatomy = anatomy_of(narrowed)
+        blocks = anatomy.blocks
+        for site in anatomy.sites:
+            block = blocks[site.block]
             kept = torch.arange(max(1, site.units - 1 - site.block % 2))
             weight = weight_of(module_at(block, site.consumer))
             cut(block, site, kept, weight[:, site.columns_of(kept)])

@@ -43,20 +43,20 @@ def _compare_weights(fresh: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> 
     differing = sorted(set(fresh) ^ set(own))
     if differing:
         where = "the saved folder" if differing[0] in own else "memory"
-        raise VerificationError(f"{differing[0]} is missing in {where}. {_ADVICE}")
+        raise VerificationError(f"{differing[0]} is missing in {where}. {ADVICE}")
     for name, ours in own.items():
         theirs = fresh[name]
         if theirs.dtype != ours.dtype or theirs.shape != ours.shape:
             raise VerificationError(
                 f"{name} is {ours.dtype} of {tuple(ours.shape)} in memory, but {theirs.dtype} of "
-                f"{tuple(theirs.shape)} after reloading. {_ADVICE}"
+                f"{tuple(theirs.shape)} after reloading. {ADVICE}"
             )
         if not torch.equal(_bits(theirs), _bits(ours)):
             # Compared in fp64, where no difference of two weights overflows.
             gaps = (theirs.to(ours.device).double() - ours.double()).abs().reshape(-1)
             raise VerificationError(
                 f"{name} differs by up to {gaps.max():.3g} after reloading, at value {int(gaps.argmax())} "
-                f"of {gaps.numel()}. {_ADVICE}"
+                f"of {gaps.numel()}. {ADVICE}"
             )
 
 
@@ -76,7 +76,7 @@ def _compare_outputs(fresh: PreTrainedModel, model: PreTrainedModel, batch: Mapp
         if not gap <= tolerance * largest:
             raise VerificationError(
                 f"{name} differs by {gap:.3g} after reloading, where values reach {largest:.3g} and "
-                f"{tolerance * largest:.3g} is allowed. {_ADVICE}"
+                f"{tolerance * largest:.3g} is allowed. {ADVICE}"
             )
 
 
@@ -90,4 +90,4 @@ def _bits(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
 
 
-_ADVICE = "Nothing was kept; please report this with the model's config.json."
+ADVICE = "Nothing was kept; please report this with the model's config.json."

@@ -70,10 +70,10 @@ def _require_cut_is_mask(stream: Stream, block: nn.Module, site: Site) -> None:
     columns = site.columns_of(kept)
     masked, narrowed = deepcopy(block), deepcopy(block)
     weight = weight_of(module_at(masked, site.consumer))
-    zeros = torch.ones(weight.shape[1], dtype=torch.bool)
-    zeros[columns] = False
+    dropped = torch.ones(weight.shape[1], dtype=torch.bool)
+    dropped[columns] = False
     cut(narrowed, site, kept, weight[:, columns.to(weight.device)].clone())
-    weight[:, zeros.to(weight.device)] = 0
+    weight[:, dropped.to(weight.device)] = 0
     try:
         found = _passed(stream, narrowed, site.block)
     except RuntimeError as error:

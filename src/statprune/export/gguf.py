@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from statprune.checkpoint.load import load, require_finite
 from statprune.checkpoint.skeleton import skeleton
+from statprune.checkpoint.verify import ADVICE
 from statprune.errors import ModelError, VerificationError
 from statprune.export.gguf_runtime import run, runtime_version
 from statprune.export.gguf_tensors import Planned, dtype_of, notes_on_rows, planned_tensors
@@ -23,7 +24,6 @@ _ALLOWED = {"f32": 1e-4, "f16": 0.02, "bf16": 0.05, "q8_0": 0.3}
 """Of the largest logit: llama.cpp also rounds what matrices are multiplied by. Wrong files are off by all."""
 _PROMPT = 24
 """Tokens on which logits are compared."""
-_ADVICE = "Nothing was kept; please report this with the model's config.json."
 
 
 @dataclass(frozen=True)
@@ -218,9 +218,9 @@ def _compare_bits(path: Path, planned: list[Planned]) -> None:
             or read.tensor_type.name != each.dtype.upper()
             or not np.array_equal(_bytes(read.data), _bytes(own))
         ):
-            raise VerificationError(f"{each.name} is not what was written when it is read back. {_ADVICE}")
+            raise VerificationError(f"{each.name} is not what was written when it is read back. {ADVICE}")
     if found:
-        raise VerificationError(f"{', '.join(found)} are in the file and were never written. {_ADVICE}")
+        raise VerificationError(f"{', '.join(found)} are in the file and were never written. {ADVICE}")
 
 
 def _bytes(rows: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
@@ -251,7 +251,7 @@ def _compare_outputs(
     if not gap <= _ALLOWED[dtype] * largest:
         raise VerificationError(
             f"logits of llama.cpp differ by {gap:.3g} from those of transformers, where they reach "
-            f"{largest:.3g} and {_ALLOWED[dtype] * largest:.3g} is allowed for {dtype}. {_ADVICE}"
+            f"{largest:.3g} and {_ALLOWED[dtype] * largest:.3g} is allowed for {dtype}. {ADVICE}"
         )
     agreement = float((found["logits"].argmax(-1) == ours.argmax(-1)).mean())
     return {"runtime": runtime, "difference": gap, "largest_logit": largest, "agreement": agreement}

@@ -15,6 +15,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy, anatomy_of
 from statprune.checkpoint.load import Loaded, load, require_finite
+from statprune.checkpoint.verify import ADVICE
 from statprune.errors import ModelError, VerificationError
 from statprune.export.onnx_runtime import compare
 from statprune.export.target import aside, require_library
@@ -25,8 +26,6 @@ ALLOWED = 1e-4
 
 _LARGE = 2**31 - 2**20
 """Bytes of weights above which they lie in a file of their own: protobuf's limit."""
-
-_ADVICE = "Nothing was kept; please report this with the model's config.json."
 
 
 @dataclass(frozen=True)
@@ -138,10 +137,10 @@ class Graph:
             wanted = name != "decoder_input_ids" or model.config.is_encoder_decoder
             if name in accepted and wanted and (name != "token_type_ids" or _has_types(model)):
                 names.append(name)
-        found = cls(_Plain(model), names, [], cache, heads, head_dim)
-        outputs = list(found.module.names(found.feed(2, 4, past=0, seed=0)))  # type: ignore[operator]
         if not cache:
-            return cls(found.module, names, outputs, False, [], head_dim)
+            plain = _Plain(model)
+            feed = cls(plain, names, [], False, [], head_dim).feed(2, 4, past=0, seed=0)
+            return cls(plain, names, plain.names(feed), False, [], head_dim)
         halves = [f"{number}.{half}" for number in range(len(heads)) for half in ("key", "value")]
         inputs = [*names, *(f"past_key_values.{each}" for each in halves)]
         presents = [f"present.{each}" for each in halves]
@@ -287,6 +286,6 @@ def _compared(graph: Graph, folder: Path) -> dict[str, Any]:
     if not difference <= ALLOWED * largest:
         raise VerificationError(
             f"ONNX Runtime differs from transformers by {difference:.3g}, where outputs reach {largest:.3g} "
-            f"and {ALLOWED * largest:.3g} is allowed. {_ADVICE}"
+            f"and {ALLOWED * largest:.3g} is allowed. {ADVICE}"
         )
     return {"runtime": version("onnxruntime"), "difference": difference, "largest": largest}
