@@ -145,10 +145,7 @@ def row_for(model_type: str, scratch: Path) -> dict[str, Any]:
         in_gguf(scratch / name, scratch / f"{name}.gguf") for name in ("stock", "per-layer")
     )
     row["gguf"] = ", ".join(filter(None, dict.fromkeys((uniform, uneven_file))))
-    try:
-        row["onnx"] = f"{export_onnx(scratch / 'per-layer', scratch / 'onnx').difference:.1e}"
-    except ModelError:
-        row["onnx"] = ""
+    row["onnx"] = f"{export_onnx(scratch / 'per-layer', scratch / 'onnx').difference:.1e}"
     return row | {"lines": lines_of(model_type)}
 
 

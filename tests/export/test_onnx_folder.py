@@ -10,16 +10,15 @@ import torch
 from transformers import AutoTokenizer
 
 import statprune.export.onnx as target
+from statprune.anatomy.lookup import anatomy_of
 from statprune.checkpoint.load import load
 from statprune.cli.main import run
 from statprune.errors import InputError, ModelError, OutputError, VerificationError
 from statprune.export.onnx import FILE, export_onnx
+from statprune.export.onnx_experts import each_in_turn
 from tests.export.gguf_models import saved
 from tests.saved import letter_tokenizer, save_tiny
-from tests.tiny import MODEL_TYPES, tiny_model, uneven_cut, uniform_cut
-
-WITHOUT = ("mixtral", "qwen2_moe", "qwen3_moe")
-"""Families that are refused: their graph would depend on which experts are picked."""
+from tests.tiny import MODEL_TYPES, tiny_batch, tiny_model, uneven_cut, uniform_cut
 
 
 def session(folder: Path) -> onnxruntime.InferenceSession:
@@ -74,17 +73,36 @@ def test_an_encoder_with_its_tokenizer(tmp_path: Path) -> None:
     np.testing.assert_allclose(opened.run(None, feed)[0], wanted, atol=1e-5)
 
 
-@pytest.mark.parametrize("model_type", WITHOUT)
-def test_a_mixture_of_experts_is_refused(model_type: str, tmp_path: Path) -> None:
-    folder = saved(tmp_path / "model", tiny_model(model_type))
-    with pytest.raises(ModelError, match="mixture of experts cannot be exported"):
-        export_onnx(folder, tmp_path / "out")
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+def test_experts_that_nobody_picks(tmp_path: Path) -> None:
+    """One token leaves out half of them; what was exported saw tokens for all."""
+    folder = saved(tmp_path / "model", uneven_cut(tiny_model("mixtral")))
+    written = export_onnx(folder, tmp_path / "out", cache=False)
+    assert written.difference <= 1e-4 * written.largest
+    opened, stock = session(tmp_path / "out"), load(folder).model
+    for token in range(3, 13):
+        ids = torch.tensor([[token]])
+        with torch.no_grad():
+            wanted = stock(ids).logits.numpy()
+        feed = {"input_ids": ids.numpy(), "attention_mask": np.ones((1, 1), np.int64)}
+        np.testing.assert_allclose(opened.run(None, feed)[0], wanted, atol=2e-5)
+
+
+@pytest.mark.parametrize("model_type", ["mixtral", "qwen2_moe", "qwen3_moe"])
+def test_experts_in_turn_are_the_experts_that_were_there(model_type: str) -> None:
+    model = uneven_cut(tiny_model(model_type))
+    anatomy, ids = anatomy_of(model), tiny_batch(model)["input_ids"]
+    stock = [block.mlp.experts for block in anatomy.blocks]
+    with torch.no_grad():
+        wanted = model(ids).logits
+        with each_in_turn(anatomy):
+            assert all(block.mlp.experts is not own for block, own in zip(anatomy.blocks, stock, strict=True))
+            torch.testing.assert_close(model(ids).logits, wanted, rtol=0, atol=1e-5)
+    assert all(block.mlp.experts is own for block, own in zip(anatomy.blocks, stock, strict=True))
 
 
 @pytest.mark.audit
 @pytest.mark.parametrize("cut", [uniform_cut, uneven_cut])
-@pytest.mark.parametrize("model_type", [name for name in MODEL_TYPES if name not in WITHOUT])
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_every_family(model_type: str, cut, tmp_path: Path) -> None:
     written = export_onnx(saved(tmp_path / "model", cut(tiny_model(model_type))), tmp_path / "out")
     assert written.difference <= 1e-4 * written.largest

@@ -17,6 +17,7 @@ from statprune.anatomy.lookup import Anatomy, anatomy_of
 from statprune.checkpoint.load import Loaded, load, require_finite
 from statprune.checkpoint.verify import ADVICE
 from statprune.errors import ModelError, VerificationError
+from statprune.export.onnx_experts import each_in_turn
 from statprune.export.onnx_runtime import compare
 from statprune.export.target import aside, require_library
 
@@ -88,24 +89,16 @@ def export_onnx(source: str | Path, out: str | Path | None = None, *, cache: boo
         )
         model = loaded.model.float()
         anatomy = anatomy_of(model)
-        _refuse_experts(anatomy)
         graph = Graph.of(model, anatomy, cache=cache and anatomy.entry.kind == "decoder")
         partial.mkdir()
-        _write(graph, partial)
+        with each_in_turn(anatomy):
+            _write(graph, partial)
         _companions(loaded, partial)
         size = sum(path.stat().st_size for path in partial.glob(f"{FILE}*"))
         found = _compared(graph, partial)
     return OnnxFolder(
         str(target), tuple(graph.inputs), tuple(graph.outputs), graph.cache, size, notes=notes, **found
     )
-
-
-def _refuse_experts(anatomy: Anatomy) -> None:
-    if any(site.experts for site in anatomy.sites):
-        raise ModelError(
-            "a mixture of experts cannot be exported to ONNX: what torch would run depends on which experts "
-            "are picked. Serve the folder with transformers or vLLM."
-        )
 
 
 @dataclass(frozen=True, eq=False)
