@@ -7,8 +7,6 @@ ones).
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -30,6 +28,7 @@ from statprune.budget.knapsack import knapsack, predicted, uniform_knapsack
 from statprune.budget.latency import Latency
 from statprune.budget.plan import Plan
 from statprune.calibration.samples import Samples
+from statprune.checkpoint.aside import aside
 from statprune.errors import BudgetError, OutputError, PlanError
 from statprune.surgery.linear import weight_of
 
@@ -145,19 +144,14 @@ def write(measurement: Measurement, folder: Path) -> None:
         for number, batch in enumerate(measurement.samples.batches)
         for name, value in batch.items()
     }
-    scratch = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        (scratch / FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        save_file(tensors, scratch / SAMPLES)
-        scratch.chmod(0o755)
-        os.replace(scratch, folder)
     except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error}.") from error
-    finally:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
+        raise OutputError(f"{folder.parent} cannot be made: {error}.") from error
+    with aside(folder) as partial:
+        partial.mkdir()
+        (partial / FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        save_file(tensors, partial / SAMPLES)
 
 
 def read_json(folder: Path) -> dict[str, Any]:

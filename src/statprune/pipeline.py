@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 from statprune.anatomy.lookup import anatomy_of
 from statprune.budget.cost import Cost
 from statprune.budget.plan import Plan
-from statprune.checkpoint.save import SavedFolder, check_output, save
+from statprune.checkpoint.aside import check_output
+from statprune.checkpoint.save import SavedFolder, save
 from statprune.checkpoint.widths import adopt
 from statprune.engine.backends import maker
 from statprune.engine.measure import MakeAccumulator

@@ -15,7 +15,6 @@ from statprune import measurement as measurements
 from statprune.budget.plan import Plan
 from statprune.budget.restrictions import Restrictions
 from statprune.calibration.batches import Batch
-from statprune.checkpoint.stock import stock_units
 from statprune.engine.divergence import (
     HOLD_OUT,
     Probe,
@@ -114,7 +113,7 @@ def surveyed(prepared: Prepared, *, with_latency: bool, progress: Progress) -> M
             "dtype": str(model.dtype).removeprefix("torch."),
             "notes": list(prepared.notes),
             "damage": probe.unit,
-            "stock_units": stock_units(model, anatomy),
+            "stock_units": dict(prepared.stock),
         },
     )
 

@@ -57,7 +57,8 @@ class Prepared:
     """A run that nothing speaks against any more.
 
     `plan` is known where the user gave one, or keeps everything; else None. `context` is the tokens that a
-    token attends to, for counting MACs. `measurement` is there where the run starts from one.
+    token attends to, for counting MACs. `stock` is what `stock_units` finds. `measurement` is there where the
+    run starts from one.
     """
 
     opened: Opened
@@ -66,6 +67,7 @@ class Prepared:
     plan: Plan | None
     context: int
     notes: tuple[str, ...]
+    stock: Mapping[str, list[int]]
     measurement: Measurement | None = None
 
 
@@ -80,7 +82,7 @@ def prepare(opened: Opened, recipe: Recipe, data: Any) -> Prepared:
     seq_len = sequence_length(opened, recipe.seq_len)
     if recipe.keep is not None:
         recipe.restrictions.check(anatomy.sites)
-    stock = None if recipe.widths in (None, "per-layer") else stock_units(opened.model, anatomy)
+    stock = stock_units(opened.model, anatomy)
     if recipe.keep is not None and recipe.of == "params":
         budget_of(recipe, Cost("params", seq_len), stock).require_reachable(anatomy.sites)
     samples = _samples(opened, anatomy, recipe, data, seq_len)
@@ -92,7 +94,7 @@ def prepare(opened: Opened, recipe: Recipe, data: Any) -> Prepared:
         recipe.restrictions.check(anatomy.sites)
         budget_of(recipe, Cost(recipe.of, context), stock).require_reachable(anatomy.sites)
     notes = (*samples.notes, *_short_of_rows(anatomy, samples, recipe))
-    return Prepared(opened, anatomy, samples, fitted, context, notes)
+    return Prepared(opened, anatomy, samples, fitted, context, notes, stock)
 
 
 def prepare_measured(opened: Opened, recipe: Recipe, folder: Path) -> Prepared:
@@ -104,13 +106,14 @@ def prepare_measured(opened: Opened, recipe: Recipe, folder: Path) -> Prepared:
     anatomy = _checked_anatomy(opened)
     measurement = measurements.read(folder, anatomy)
     fitted = _fitted(recipe, anatomy)
+    stock = measurement.about.get("stock_units") or {}
     if fitted is None:
         recipe.restrictions.check(anatomy.sites)
-        stock = measurement.about.get("stock_units")
         budget_of(recipe, measurement.price(recipe.of), stock).require_reachable(anatomy.sites)
     samples = measurement.samples
     _require_described(opened, anatomy, samples)
-    return Prepared(opened, anatomy, samples, fitted, measurement.context, tuple(samples.notes), measurement)
+    notes = tuple(samples.notes)
+    return Prepared(opened, anatomy, samples, fitted, measurement.context, notes, stock, measurement)
 
 
 def _checked_anatomy(opened: Opened) -> Anatomy:
@@ -187,10 +190,9 @@ def budget_of(recipe: Recipe, price: Price, stock: Mapping[str, Sequence[int]] |
 def stat_rule(recipe: Recipe, prepared: Prepared) -> Decide:
     """How method stat makes a plan from its curves."""
     kind, sites = prepared.anatomy.entry.kind, prepared.anatomy.sites
-    stock = stock_units(prepared.opened.model, prepared.anatomy)
     cost = Cost("macs" if recipe.of == "macs" else "params", prepared.context)
     widths = recipe.widths or STAT_WIDTHS.get(kind, "per-layer")
-    budget = budget_of(replace(recipe, widths=widths), cost, stock)
+    budget = budget_of(replace(recipe, widths=widths), cost, prepared.stock)
 
     def decide(curves: Curves) -> Plan:
         if widths != "per-layer":

@@ -15,8 +15,8 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerF
 
 from statprune.anatomy.lookup import anatomy_of
 from statprune.checkpoint import save as saving
+from statprune.checkpoint.aside import check_output
 from statprune.checkpoint.load import load
-from statprune.checkpoint.save import check_output
 from statprune.checkpoint.verify import verify
 from statprune.checkpoint.widths import encode
 from statprune.errors import OutputError, VerificationError

@@ -14,17 +14,16 @@ from statprune.anatomy.parts import (
     Widths,
 )
 
+_ATTENTION = Attention(
+    query="self_attn.q_proj", key="self_attn.k_proj", value="self_attn.v_proj", out="self_attn.o_proj"
+)
+_FEED_FORWARD = FeedForward(
+    gate="mlp.gate_proj", up="mlp.up_proj", down="mlp.down_proj", residual=("post_attention_layernorm",)
+)
 _LLAMA = Stack(
     blocks="layers",
-    attention=Attention(
-        query="self_attn.q_proj",
-        key="self_attn.k_proj",
-        value="self_attn.v_proj",
-        out="self_attn.o_proj",
-    ),
-    feed_forward=FeedForward(
-        gate="mlp.gate_proj", up="mlp.up_proj", down="mlp.down_proj", residual=("post_attention_layernorm",)
-    ),
+    attention=_ATTENTION,
+    feed_forward=_FEED_FORWARD,
     widths=Widths(
         heads="num_attention_heads",
         kv_heads="num_key_value_heads",
@@ -47,16 +46,8 @@ GEMMA = Architecture(
     stacks=(
         replace(
             _LLAMA,
-            attention=Attention(
-                query="self_attn.q_proj",
-                key="self_attn.k_proj",
-                value="self_attn.v_proj",
-                out="self_attn.o_proj",
-                residual=(),
-            ),
-            feed_forward=FeedForward(
-                gate="mlp.gate_proj", up="mlp.up_proj", down="mlp.down_proj", residual=()
-            ),
+            attention=replace(_ATTENTION, residual=()),
+            feed_forward=replace(_FEED_FORWARD, residual=()),
         ),
     ),
 )

@@ -1,8 +1,6 @@
 """Write a pruned model to a folder that is either complete and verified, or not there."""
 
 import json
-import os
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy
+from statprune.checkpoint.aside import aside
 from statprune.checkpoint.classes import auto_classes_of, class_named, stock_class_of
 from statprune.checkpoint.modelling import MODELLING_FILE
 from statprune.checkpoint.sentence_folder import (
@@ -25,7 +23,6 @@ from statprune.checkpoint.sentence_folder import (
 )
 from statprune.checkpoint.verify import verify
 from statprune.checkpoint.widths import Encoding, encode
-from statprune.errors import OutputError
 
 RECORD_FILE = "statprune.json"
 _LEGAL = ("license", "licence", "notice", "use_policy")
@@ -39,25 +36,6 @@ class SavedFolder:
     stock: bool
     reencoded_as: str | None
     how_to_load: str
-
-
-def check_output(out: Path) -> None:
-    """Raise OutputError if `out` exists or cannot be made; leave nothing behind."""
-    if os.path.lexists(out):
-        raise OutputError(
-            f"{out} exists, and nothing is ever overwritten. Give another folder, or remove it."
-        )
-    parent = out.absolute().parent
-    if not parent.is_dir():
-        raise OutputError(f"{parent}, where {out.name} is to be written, is no folder. Create it first.")
-    trial = _partial(out)
-    try:
-        trial.mkdir()
-        trial.rmdir()
-    except OSError as error:
-        raise OutputError(
-            f"{parent} cannot be written to ({error.strerror}). Give another folder."
-        ) from error
 
 
 def save(  # noqa: PLR0913 - all but three are named
@@ -93,12 +71,10 @@ def save(  # noqa: PLR0913 - all but three are named
         OutputError: `out` exists, or could not be written.
         VerificationError: what was written is not what is in memory.
     """
-    check_output(out)
     encoding = encode(model, anatomy)
-    folder = _partial(out)
     modules = source if belongs_to(source, stock_class_of(type(model)).__name__) else None
     place = "" if modules is None else place_of_transformer(modules)
-    try:
+    with aside(out) as folder:
         (folder / place).mkdir(parents=True)
         _write_model(model, encoding, folder / place, max_shard_size)
         if modules is not None:
@@ -109,18 +85,9 @@ def save(  # noqa: PLR0913 - all but three are named
         _copy_legal(source, folder)
         text = json.dumps(record, indent=2, ensure_ascii=False)
         (folder / RECORD_FILE).write_text(f"{text}\n", encoding="utf-8")
-        _flush(folder)
         verify(folder / place, model, encoding, verify_batch)
         if modules is not None:
             verify_embeddings(folder, model)
-        if os.path.lexists(out):
-            raise OutputError(f"{out} appeared during the run, and nothing is ever overwritten.")
-        folder.rename(out)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"{out} could not be written: {error}. Nothing was left behind.") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    _flush_folder(out.absolute().parent)
     return SavedFolder(
         out, encoding.stock, encoding.reencoded_as, _how_to_load(out, encoding, modules is not None)
     )
@@ -130,10 +97,6 @@ def _comes_from(companion: Any, modules: Path | None, place: str) -> bool:
     """Whether its files are among those that have been copied."""
     name = getattr(companion, "name_or_path", "")
     return modules is not None and bool(name) and Path(name).absolute() == (modules / place).absolute()
-
-
-def _partial(out: Path) -> Path:
-    return out.absolute().parent / f".{out.name}.{secrets.token_hex(4)}.partial"
 
 
 def _write_model(model: PreTrainedModel, encoding: Encoding, folder: Path, max_shard_size: str) -> None:
@@ -176,22 +139,6 @@ def _copy_legal(source: Path | None, folder: Path) -> None:
     for path in source.iterdir() if source is not None else ():
         if path.is_file() and path.name.lower().startswith(_LEGAL):
             shutil.copyfile(path, folder / path.name)
-
-
-def _flush(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    _flush_folder(folder)
-
-
-def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _how_to_load(out: Path, encoding: Encoding, modules: bool) -> str:

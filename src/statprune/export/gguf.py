@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from statprune.checkpoint.aside import aside
 from statprune.checkpoint.load import load, require_finite
 from statprune.checkpoint.skeleton import skeleton
 from statprune.checkpoint.verify import ADVICE
@@ -17,7 +18,7 @@ from statprune.export.gguf_runtime import run, runtime_version
 from statprune.export.gguf_tensors import Planned, dtype_of, notes_on_rows, planned_tensors
 from statprune.export.gguf_vocabulary import PROBE, Vocabulary, vocabulary_of
 from statprune.export.gguf_widths import FileWidths, rope_of, widths_of
-from statprune.export.target import aside, require_library
+from statprune.export.target import require_library
 
 _FILE_TYPES = {"f32": 0, "f16": 1, "q8_0": 7, "bf16": 32}
 _ALLOWED = {"f32": 1e-4, "f16": 0.02, "bf16": 0.05, "q8_0": 0.3}

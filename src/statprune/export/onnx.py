@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy, anatomy_of
+from statprune.checkpoint.aside import aside
 from statprune.checkpoint.load import Loaded, load, require_finite
 from statprune.checkpoint.verify import ADVICE
 from statprune.errors import ModelError, VerificationError
 from statprune.export.onnx_experts import each_in_turn
 from statprune.export.onnx_runtime import compare
-from statprune.export.target import aside, require_library
+from statprune.export.target import require_library
 
 FILE = "model.onnx"
 ALLOWED = 1e-4
