@@ -19,9 +19,10 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-# What takes longer, and the oldest transformers that is supported.
-audit: $(VENV)/.installed-dev $(OLDEST)/.installed $(QUANTISE)/.installed
+# What takes longer, llama.cpp (compiled: a C++ compiler is needed), and the oldest transformers supported.
+audit: $(VENV)/.installed-llama-cpp $(OLDEST)/.installed $(QUANTISE)/.installed
 	$(BIN)/python -m pytest -m audit
+	$(BIN)/python -m pytest tests/export tests/cli/test_export_gguf.py
 	$(QUANTISE)/bin/python -m pytest -m audit tests/serving/test_quantise_afterwards.py
 	$(OLDEST)/bin/python -m pytest tests/contracts tests/checkpoint tests/engine
 
@@ -51,4 +52,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(VENV)/.installed-llama-cpp: $(VENV)/.installed-dev
+	CMAKE_ARGS="-DLLAVA_BUILD=OFF" $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,llama-cpp]'
 	touch $@
