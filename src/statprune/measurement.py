@@ -85,7 +85,7 @@ class Measurement:
             PlanError: its restrictions name what the model does not have.
         """
         budget.restrictions.check(self.sites)
-        budget.require_reachable(self.sites)
+        budget.require_reachable(self.sites, same=widths != "per-layer")
         rule = knapsack if widths == "per-layer" else uniform_knapsack
         return rule(self.curves if curves is None else curves, self.sites, budget)
 

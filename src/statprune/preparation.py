@@ -80,19 +80,18 @@ def prepare(opened: Opened, recipe: Recipe, data: Any) -> Prepared:
     anatomy = _checked_anatomy(opened)
     fitted = _fitted(recipe, anatomy)
     seq_len = sequence_length(opened, recipe.seq_len)
-    if recipe.keep is not None:
-        recipe.restrictions.check(anatomy.sites)
     stock = stock_units(opened.model, anatomy)
-    if recipe.keep is not None and recipe.of == "params":
-        budget_of(recipe, Cost("params", seq_len), stock).require_reachable(anatomy.sites)
+    if recipe.keep is not None:
+        # Parameters are counted without data; for all else what can be checked now is what keeps all.
+        early = recipe if recipe.of == "params" else replace(recipe, of="params", keep=1.0)
+        _require_reachable(early, Cost("params", seq_len), stock, anatomy)
     samples = _samples(opened, anatomy, recipe, data, seq_len)
     _require_described(opened, anatomy, samples)
     context = int(samples.protocol["seq_len"])
     if anatomy.entry.kind != "decoder":
         context = max(1, round(samples.tokens / samples.protocol["samples"]))
     if fitted is None and recipe.keep is not None and recipe.of != "latency":
-        recipe.restrictions.check(anatomy.sites)
-        budget_of(recipe, Cost(recipe.of, context), stock).require_reachable(anatomy.sites)
+        _require_reachable(recipe, Cost(recipe.of, context), stock, anatomy)
     notes = (*samples.notes, *_short_of_rows(anatomy, samples, recipe))
     return Prepared(opened, anatomy, samples, fitted, context, notes, stock)
 
@@ -108,8 +107,7 @@ def prepare_measured(opened: Opened, recipe: Recipe, folder: Path) -> Prepared:
     fitted = _fitted(recipe, anatomy)
     stock = measurement.about.get("stock_units") or {}
     if fitted is None:
-        recipe.restrictions.check(anatomy.sites)
-        budget_of(recipe, measurement.price(recipe.of), stock).require_reachable(anatomy.sites)
+        _require_reachable(recipe, measurement.price(recipe.of), stock, anatomy)
     samples = measurement.samples
     _require_described(opened, anatomy, samples)
     notes = tuple(samples.notes)
@@ -172,6 +170,14 @@ def _fitted(recipe: Recipe, anatomy: Anatomy) -> Plan | None:
     if recipe.plan is not None:
         return plans.fit(recipe.plan, anatomy.sites)
     return plans.full(anatomy.sites) if recipe.keep == 1 and not recipe.restrictions else None
+
+
+def _require_reachable(
+    recipe: Recipe, price: Price, stock: Mapping[str, Sequence[int]], anatomy: Anatomy
+) -> None:
+    budget = budget_of(recipe, price, stock)
+    budget.restrictions.check(anatomy.sites)
+    budget.require_reachable(anatomy.sites, same=recipe.widths in ("uniform", "stock"))
 
 
 def budget_of(recipe: Recipe, price: Price, stock: Mapping[str, Sequence[int]] | None = None) -> Budget:

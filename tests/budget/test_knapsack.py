@@ -178,6 +178,30 @@ def test_what_cannot_be_reached_is_refused() -> None:
         Budget(0.3, PRICES["params"], 4, SOME).require_reachable(sites())
 
 
+def test_equal_blocks_that_pins_forbid_are_refused_before_any_curve() -> None:
+    pins = {"blocks.0.feed_forward": 6, "blocks.1.feed_forward": 8}
+    budget = Budget(1.0, PRICES["params"], 4, Restrictions(pins=pins))
+    budget.require_reachable(sites())
+    with pytest.raises(BudgetError, match=r"no width is legal in every block: blocks\.0\.feed_forward 6, bl"):
+        budget.require_reachable(sites(), same=True)
+    # One pin narrows all blocks: what is reachable alone is not where they are equal.
+    budget = Budget(0.9, PRICES["params"], 4, Restrictions(pins={"blocks.0.attention": HEADS}))
+    narrow = replace(budget, keep=0.5)
+    narrow.require_reachable(sites())
+    with pytest.raises(BudgetError, match="cannot be reached"):
+        narrow.require_reachable(sites(), same=True)
+
+
+def test_a_pin_that_no_stock_config_can_say_is_refused_with_the_nearest() -> None:
+    only = {f"blocks.{block}.attention": [1, 3] for block in range(BLOCKS)}
+    limits = Restrictions(pins={"blocks.1.attention": 2}, only=only)
+    with pytest.raises(PlanError, match=r"blocks\.1\.attention is pinned to 2 .* one can: 1 or 3"):
+        limits.check(sites())
+    Restrictions(pins={"blocks.1.attention": 3}, only=only).check(sites())
+    with pytest.raises(BudgetError, match="with the fewest heads that stock transformers can open"):
+        Budget(0.01, PRICES["params"], 4, Restrictions(only=only)).require_reachable(sites(), same=True)
+
+
 @pytest.mark.parametrize(
     ("restrictions", "says"),
     [

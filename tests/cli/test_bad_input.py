@@ -74,6 +74,11 @@ COMPRESS = {
     "--keep abc": ("--keep", "'abc' was given", "valid number"),
     "--keep 0.1": ("keep 0.1 of params cannot be reached", "0.3334 is left", "Keep at least that much"),
     "--keep 0.1 --of macs": ("keep 0.1 of macs cannot be reached", "Keep at least that much"),
+    "--widths uniform --pin blocks.0.feed_forward=8 --pin blocks.1.feed_forward=16": (
+        "no width is legal in every block",
+        "blocks.0.feed_forward 8, blocks.1.feed_forward 16",
+        "per-layer widths",
+    ),
     "--plan plan.json": ("both keep (0.5) and a plan", "give one of them"),
     "--of flops": ("of is 'flops'", "choose one of params, macs"),
     "--method magic": ("method is 'magic'", "choose one of refit, stat"),
@@ -97,6 +102,10 @@ PLANS = {
     "plan-list.json": ("plan-list.json: a plan is {{", '"widths" is missing'),
     "plan-newer.json": ("plan format 9", "this version reads format 1"),
 }
+STOCK = {
+    "--keep 0.5": ("cannot be reached: with the fewest heads that stock", "Keep at least that much"),
+    "--pin blocks.0.attention=3": ("pinned to 3 units, and no stock config", "nearest that one can: 4"),
+}
 BOTH = [
     *((model, says) for model, says in (MODELS | WEIGHTS).items()),
     *((f"llama --data {data}", says) for data, says in DATA.items()),
@@ -106,6 +115,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     **{f"{command} {row}": says for command in ("compress", "evaluate") for row, says in BOTH},
     **{f"inspect {model}": says for model, says in MODELS.items()},
     **{f"compress llama {more}": says for more, says in COMPRESS.items()},
+    **{f"compress bert --widths stock {more}": says for more, says in STOCK.items()},
     **{f"compress llama --no-keep --plan {plan}": says for plan, says in PLANS.items()},
     "compress llama --no-keep": ("nothing says how much to keep", "give keep, a share in (0, 1], or a plan"),
     "compress llama --no-out": ("no output folder", "give --out DIR, or --dry-run"),

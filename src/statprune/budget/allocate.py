@@ -36,8 +36,12 @@ class Budget:
         return floor(most + 1e-6) if self.cost.counts else most
 
     def _narrowest(self) -> str:
-        least = f"one head (group) and {self.multiple} neurons in every block"
-        return f"floors, pins and protected blocks, and else {least}," if self.restrictions else least
+        limits = self.restrictions
+        heads = "the fewest heads that stock transformers can open" if limits.only else "one head (group)"
+        least = f"{heads} and {self.multiple} neurons in every block"
+        if not (limits.floors or limits.protect or limits.pins):
+            return least
+        return f"floors, pins and protected blocks, and else {least},"
 
     def smallest(self, site: Site) -> int:
         """The least that `site` may keep."""
@@ -60,20 +64,53 @@ class Budget:
         step = step or self.multiple
         return [*range(step, units, step), units]
 
-    def require_reachable(self, sites: Sequence[Site]) -> None:
-        """Refuse a share below what the narrowest plan costs.
+    def in_common(self, sites: Sequence[Site]) -> tuple[list[int], list[dict[str, int]]]:
+        """Head counts that all attention sites may have, and neuron counts that all others may, by part.
+
+        Raises:
+            BudgetError: pins, floors and protected blocks leave sites no width in common.
+        """
+        (attention, forward), blocks = _by_kind(sites), blocks_of(sites)
+        neurons = {
+            part: self._shared([site for site in forward if site.part == part], blocks)
+            for part in dict.fromkeys(site.part for site in forward)
+        }
+        return (self._shared(attention, blocks) if attention else [0]), tied(neurons)
+
+    def _shared(self, sites: Sequence[Site], blocks: int) -> list[int]:
+        legal = {site.name: self.widths(site, blocks) for site in sites}
+        shared = set.intersection(*map(set, legal.values()))
+        if not shared:
+            told = ", ".join(f"{name} {_told(widths)}" for name, widths in legal.items())
+            raise BudgetError(
+                f"no width is legal in every block: {told}. Lift pins, floors or protection, or take "
+                f"per-layer widths."
+            )
+        return sorted(shared)
+
+    def require_reachable(self, sites: Sequence[Site], *, same: bool = False) -> None:
+        """Refuse a share below what the narrowest plan costs; with `same`, of those with equal blocks.
 
         Raises:
             BudgetError: with the smallest share that can be reached.
         """
-        blocks = blocks_of(sites)
-        narrowest = Plan({site.name: self.widths(site, blocks)[0] for site in sites})
-        cost, dense = self.cost.of_plan(narrowest, sites), self.cost.dense(sites)
+        if same:
+            heads, neurons = self.in_common(sites)
+            least = {
+                site.name: heads[0] if site.kind == "attention" else neurons[0][site.part] for site in sites
+            }
+        else:
+            least = {site.name: self.widths(site, blocks_of(sites))[0] for site in sites}
+        cost, dense = self.cost.of_plan(Plan(least), sites), self.cost.dense(sites)
         if cost > self.limit(sites):
             raise BudgetError(
                 f"keep {self.keep:g} of {self.cost.of} cannot be reached: with "
                 f"{self._narrowest()} {ceil(cost / dense * 1e4) / 1e4:.4f} is left. Keep at least that much."
             )
+
+
+def _told(widths: Sequence[int]) -> str:
+    return f"{widths[0]} to {widths[-1]}" if len(widths) > 3 else " or ".join(map(str, widths))
 
 
 def uniform(curves: Curves, sites: Sequence[Site], budget: Budget) -> Plan:
@@ -170,7 +207,7 @@ def tied(levels: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
     Where there are several parts, such as experts beside a shared one, the width of the one that has most
     levels says the share that the others keep, rounded down to a legal width.
     """
-    finest = max(levels.values(), key=len)
+    finest = max(levels.values(), key=len, default=[0])
     return [
         {
             part: max([each for each in legal if each * finest[-1] <= level * legal[-1]], default=legal[0])

@@ -13,9 +13,8 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from statprune.anatomy.parts import SiteKind
 from statprune.anatomy.sites import Site, blocks_of
-from statprune.budget.allocate import Budget, tied
+from statprune.budget.allocate import Budget
 from statprune.budget.damage import DamageCurves, Floats
 from statprune.budget.plan import Plan
 from statprune.errors import BudgetError
@@ -160,11 +159,12 @@ def uniform_knapsack(curves: DamageCurves, sites: Sequence[Site], budget: Budget
         BudgetError: no pair fits, or floors, pins and protected blocks leave blocks no width in common.
     """
     damages = {site.name: curves[site.name].damage() for site in sites}
-    blocks, limit, best = blocks_of(sites), budget.limit(sites), None
+    limit, best = budget.limit(sites), None
     sayable = ", head counts that stock transformers can open" if budget.restrictions.only else ""
     why = f"uniform{sayable}, least predicted damage"
-    for heads in _in_common("attention", sites, budget, blocks):
-        for neurons in _neurons_in_common(sites, budget, blocks):
+    every_heads, every_neurons = budget.in_common(sites)
+    for heads in every_heads:
+        for neurons in every_neurons:
             widths = {site.name: heads if site.kind == "attention" else neurons[site.part] for site in sites}
             plan = Plan(widths, f"{why}, keep {budget.keep:g} of {budget.cost.of}")
             damage = _sum(damages, plan)
@@ -185,17 +185,3 @@ def predicted(curves: DamageCurves, plan: Plan) -> float:
 
 def _sum(damages: Mapping[str, Floats], plan: Plan) -> float:
     return float(sum(damages[name][width] for name, width in plan.widths.items()))
-
-
-def _neurons_in_common(sites: Sequence[Site], budget: Budget, blocks: int) -> list[dict[str, int]]:
-    parts = dict.fromkeys(site.part for site in sites if site.kind == "feed_forward")
-    levels = {
-        part: _in_common("feed_forward", [site for site in sites if site.part == part], budget, blocks)
-        for part in parts
-    }
-    return tied(levels) if all(levels.values()) else []
-
-
-def _in_common(kind: SiteKind, sites: Sequence[Site], budget: Budget, blocks: int) -> list[int]:
-    legal = [set(budget.widths(site, blocks)) for site in sites if site.kind == kind]
-    return sorted(set.intersection(*legal)) if legal else [0]

@@ -56,6 +56,13 @@ class Restrictions:
             raise PlanError(f"{site.name} is pinned to {width} units, below its floor {self.floor(site)}.")
         if self._protects(site, blocks) and width < site.units:
             raise PlanError(f"{site.name} is pinned to {width} units, but its block is protected.")
+        said = self.only.get(site.name, (width,))
+        if width not in said:
+            nearest = sorted(sorted(said, key=lambda units: abs(units - width))[:2])
+            raise PlanError(
+                f"{site.name} is pinned to {width} units, and no stock config can say that. The nearest that "
+                f"one can: {' or '.join(map(str, nearest))}. Or take per-layer widths."
+            )
 
     def floor(self, site: Site) -> int:
         """The least units that `site` keeps."""
