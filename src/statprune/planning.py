@@ -17,12 +17,12 @@ from statprune.budget.restrictions import Restrictions
 from statprune.calibration.batches import Batch
 from statprune.engine.divergence import (
     HOLD_OUT,
-    Probe,
     has_outputs_of_tokens,
     held_out,
     probe_batches,
 )
 from statprune.engine.latency import time_widths
+from statprune.engine.probe import Probe
 from statprune.engine.refit import refit
 from statprune.engine.search import TRIALS, search
 from statprune.engine.stat import Progress, no_progress
@@ -96,7 +96,7 @@ def surveyed(prepared: Prepared, *, with_latency: bool, progress: Progress) -> M
     model, anatomy, samples = prepared.opened.model, prepared.anatomy, prepared.samples
     of_tokens = has_outputs_of_tokens(model, anatomy, samples.batches[0])
     probe = Probe(model, anatomy, probe_batches(samples.batches, of_tokens=of_tokens))
-    curves = survey(model, anatomy, to_survey(anatomy, samples.batches), probe, progress)
+    curves, unit = survey(model, anatomy, to_survey(anatomy, samples.batches), probe, progress)
     return Measurement(
         curves=curves,
         sites=anatomy.sites,
@@ -112,7 +112,7 @@ def surveyed(prepared: Prepared, *, with_latency: bool, progress: Progress) -> M
             "model_type": model.config.model_type,
             "dtype": str(model.dtype).removeprefix("torch."),
             "notes": list(prepared.notes),
-            "damage": probe.unit,
+            "damage": unit,
             "stock_units": dict(prepared.stock),
         },
     )

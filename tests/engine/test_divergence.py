@@ -8,8 +8,9 @@ import torch
 from scipy.special import log_softmax
 
 from statprune.anatomy.lookup import anatomy_of
-from statprune.calibration.stream import Stream, advance, before_first_block
-from statprune.engine.divergence import CHOICES, NUMBERS, Outputs, Probe, first_of, held_out, probe_batches
+from statprune.calibration.stream import advance, before_first_block
+from statprune.engine.divergence import CHOICES, NUMBERS, Outputs, first_of, held_out, probe_batches
+from statprune.engine.probe import Probe
 from tests.tiny import tiny_batch, tiny_model
 
 HEADS: list[tuple[str, str, dict[str, Any]]] = [
@@ -106,11 +107,24 @@ def test_samples_with_padding_in_front_are_probed_whole() -> None:
     assert torch.equal(probe["input_ids"], batch["input_ids"][3:8:4])
 
 
-def test_a_probe_of_the_unchanged_model_finds_nothing() -> None:
-    model = tiny_model("llama")
-    probe = Probe(model, anatomy_of(model), [tiny_batch(model)])
-    assert isinstance(probe.stream, Stream)
-    assert probe.divergence(0) == pytest.approx(0, abs=1e-9)
-    with torch.no_grad():
-        model.model.layers[1].mlp.down_proj.weight.mul_(0.5)
-    assert probe.divergence(0) > 1e-4
+@torch.no_grad()
+def test_what_is_tried_out_goes_on_beside_the_dense_model() -> None:
+    """Three tries, each of one block; the outputs of such models as a whole say the same."""
+    model = tiny_model("llama").double()
+    blocks, batch = anatomy_of(model).blocks, tiny_batch(model)
+    probe = Probe(model, anatomy_of(model), [batch])
+    dense, wanted = model(**batch).logits, []
+    for index, block in enumerate(blocks):
+        for factor in (1.0, 0.5) if index == 1 else (0.7,):
+            weight = block.mlp.down_proj.weight
+            before = weight.clone()
+            weight.mul_(factor)
+            assert probe.tried(block, index) == len(wanted)
+            p, q = (torch.log_softmax(each.float(), dim=-1) for each in (dense, model(**batch).logits))
+            wanted.append(float((p.exp() * (p - q)).sum(dim=-1).mean()))
+            weight.copy_(before)
+        probe.advance(block, index)
+    found, unit = probe.divergences()
+    assert unit == CHOICES
+    assert found == pytest.approx(wanted, rel=1e-3, abs=1e-6)
+    assert [each > 1e-4 for each in found] == [True, False, True, True]

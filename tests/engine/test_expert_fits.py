@@ -8,7 +8,8 @@ from torch import Tensor
 from statprune.anatomy.lookup import anatomy_of
 from statprune.anatomy.producers import module_at
 from statprune.budget.plan import fit
-from statprune.engine.divergence import Probe, probe_batches
+from statprune.engine.divergence import probe_batches
+from statprune.engine.probe import Probe
 from statprune.engine.refit import narrow, refit
 from statprune.engine.survey import survey, to_survey
 from statprune.engine.trace import Trace
@@ -98,7 +99,7 @@ def test_the_survey_adds_up_the_errors_of_all_experts() -> None:
     anatomy = anatomy_of(model)
     probe = Probe(model, anatomy, probe_batches(batches, of_tokens=True))
     before = module_at(anatomy.blocks[0], "mlp.experts").down_proj.clone()
-    curve = survey(model, anatomy, to_survey(anatomy, batches), probe)["blocks.0.experts"]
+    curve = survey(model, anatomy, to_survey(anatomy, batches), probe)[0]["blocks.0.experts"]
     assert torch.equal(module_at(anatomy.blocks[0], "mlp.experts").down_proj, before)
     assert curve.error[0] == pytest.approx(1, abs=1e-3)
     assert curve.error[-1] == 0

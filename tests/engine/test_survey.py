@@ -12,7 +12,7 @@ from statprune.anatomy.lookup import anatomy_of
 from statprune.anatomy.producers import module_at
 from statprune.anatomy.sites import Site
 from statprune.budget.damage import DamageCurve
-from statprune.engine.divergence import Probe
+from statprune.engine.probe import Probe
 from statprune.engine.survey import DAMPING, FEWEST_TOKENS, LEVELS, survey, to_survey
 from statprune.surgery.linear import weight_of
 from tests.engine.test_stat import activations
@@ -36,7 +36,7 @@ def probed(model: PreTrainedModel) -> list[dict[str, Tensor]]:
 
 def surveyed(model: PreTrainedModel) -> dict[str, DamageCurve]:
     anatomy = anatomy_of(model)
-    return survey(model, anatomy, batches_of(model), Probe(model, anatomy, probed(model)))
+    return survey(model, anatomy, batches_of(model), Probe(model, anatomy, probed(model)))[0]
 
 
 def eliminated(Z: np.ndarray, W: np.ndarray, site: Site) -> tuple[list[int], list[float]]:
@@ -141,12 +141,12 @@ def test_it_is_as_it_was_even_if_a_measurement_fails(monkeypatch: pytest.MonkeyP
     anatomy = anatomy_of(model)
     probe = Probe(model, anatomy, probed(model))
 
-    def fail(_: int) -> float:
+    def fail(*_) -> int:
         weight = anatomy.blocks[0].self_attn.o_proj.weight
         assert not torch.equal(weight, before["model.layers.0.self_attn.o_proj.weight"])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(probe, "divergence", fail)
+    monkeypatch.setattr(probe, "tried", fail)
     with pytest.raises(KeyboardInterrupt):
         survey(model, anatomy, batches_of(model), probe)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

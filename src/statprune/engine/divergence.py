@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy
 from statprune.calibration.batches import Batch, real_of, samples_in
-from statprune.calibration.stream import advance, before_first_block, behind_last_block
+from statprune.calibration.stream import before_first_block, behind_last_block
 
 HOLD_OUT = 4
 """Every fourth calibration sample is held out while dampings are chosen; outputs are compared on those."""
@@ -153,29 +153,6 @@ class Outputs:
         batch = self._batches[number]
         output = behind_last_block(self._model, self._anatomy, hidden, batch)
         return compared(output, real_of(batch, len(self._anatomy.runs) - 1, hidden))
-
-
-class Probe:
-    """Samples on their way through the dense model, and what it makes of them.
-
-    `stream` stands in front of some block; whoever walks advances it.
-    """
-
-    def __init__(self, model: PreTrainedModel, anatomy: Anatomy, batches: Sequence[Batch]) -> None:
-        self._blocks = anatomy.blocks
-        self.stream = before_first_block(model, anatomy, batches)
-        self._outputs = Outputs(model, anatomy, batches, self._through(0))
-        self.unit = self._outputs.unit
-
-    def divergence(self, start: int) -> float:
-        """Of the model as it is, whose blocks in front of `start`, where the stream stands, are dense."""
-        return self._outputs.divergence(self._through(start))
-
-    def _through(self, start: int) -> list[Tensor]:
-        walk = self.stream.fork()
-        for index in range(start, len(self._blocks)):
-            advance(walk, self._blocks[index], index)
-        return walk.hidden
 
 
 def compared(output: Any, real: Tensor) -> tuple[Tensor, ...]:

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from statprune.anatomy.producers import module_at
 from statprune.anatomy.sites import Site
-from statprune.budget.damage import DamageCurve, widths_to_measure
+from statprune.budget.damage import widths_to_measure
 from statprune.calibration.routing import Routed
-from statprune.engine.divergence import Probe
+from statprune.engine.probe import Probe, Tried
 from statprune.linalg.accumulator import Accumulator
 from statprune.linalg.elimination import eliminate
 from statprune.linalg.factor import Factor, Interpolation
@@ -62,8 +62,8 @@ class Readings:
             gram.update(of_expert(self.module, expert, routed)[1], product_dtype=torch.float32)
         return gram
 
-    def curve(self, probe: Probe, levels: Sequence[float], damping: float) -> DamageCurve:
-        """The damage curve of the site: errors of its experts, and the outputs at a few widths."""
+    def curve(self, block: nn.Module, probe: Probe, levels: Sequence[float], damping: float) -> Tried:
+        """Errors of the site's experts, and a few widths tried out."""
         W = weight_of(self.module).double()
         whole, errors, orders = 0.0, torch.zeros(self.site.units + 1, dtype=torch.float64), []
         largest = sizes(self.module).argsort(dim=1, descending=True)
@@ -80,16 +80,16 @@ class Readings:
             orders.append(order)
             errors += error
         if whole <= 0:
-            return DamageCurve(np.zeros(self.site.units + 1), ())
+            return Tried(np.zeros(self.site.units + 1))
         curve = (errors / whole).numpy()
-        measured = [
-            (width, self._divergence([order[:width] for order in orders], W, probe, damping))
+        tries = [
+            (width, self._try(block, [order[:width] for order in orders], W, probe, damping))
             for width in widths_to_measure(curve, levels)
         ]
-        return DamageCurve(curve, measured)
+        return Tried(curve, tries)
 
-    def _divergence(self, kept: Sequence[Tensor], W: Tensor, probe: Probe, damping: float) -> float:
-        """Of the dense model with only these experts narrowed to `kept`."""
+    def _try(self, block: nn.Module, kept: Sequence[Tensor], W: Tensor, probe: Probe, damping: float) -> int:
+        """The dense model with only these experts narrowed to `kept`."""
         weight = weight_of(self.module)
         before, narrowed = weight.clone(), torch.zeros_like(W)
         for expert, units in enumerate(kept):
@@ -102,7 +102,7 @@ class Readings:
             narrowed[expert][:, units] = fitted
         try:
             weight.copy_(narrowed)
-            return probe.divergence(self.site.block)
+            return probe.tried(block, self.site.block)
         finally:
             weight.copy_(before)
 

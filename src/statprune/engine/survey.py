@@ -2,7 +2,8 @@
 
 The calibration data walks through the dense model once. At every block the sites' Gram matrices are summed,
 their units eliminated one group after the other, and, for a few widths, the consumer is fitted to the units
-left and the model's outputs are measured from that block on, with everything else dense. Nothing is changed.
+left and a few samples are sent through, everything else being dense: they walk on beside the dense ones, to
+the outputs. Every block is visited once. Nothing is changed.
 """
 
 from collections.abc import Sequence
@@ -19,9 +20,10 @@ from statprune.anatomy.sites import Site
 from statprune.budget.damage import DamageCurve, widths_to_measure
 from statprune.calibration.batches import Batch
 from statprune.calibration.stream import Reader, advance, before_first_block
-from statprune.engine.divergence import Probe, every_row, first_of, taken
+from statprune.engine.divergence import every_row, first_of, taken
 from statprune.engine.experts import Readings
 from statprune.engine.measure import consumer_weight, naming
+from statprune.engine.probe import Probe, Tried
 from statprune.engine.stat import Progress, no_progress
 from statprune.linalg.elimination import eliminate
 from statprune.linalg.gram import Gram
@@ -53,13 +55,13 @@ def survey(
     batches: Sequence[Batch],
     probe: Probe,
     progress: Progress = no_progress,
-) -> dict[str, DamageCurve]:
-    """The damage curve of every site.
+) -> tuple[dict[str, DamageCurve], str]:
+    """The damage curve of every site, and what damage is measured in.
 
     Cost: a forward pass of `batches`, a Gram matrix and an elimination a site, and for each site as many
     passes of the probe's samples through the blocks behind it as there are LEVELS.
     """
-    curves: dict[str, DamageCurve] = {}
+    tried: dict[str, Tried] = {}
     stream = before_first_block(model, anatomy, batches)
     for index, block in enumerate(anatomy.blocks):
         sites = anatomy.sites_of_block(index)
@@ -74,12 +76,13 @@ def survey(
         for site in sites:
             found = seen.pop(site.name)
             if isinstance(found, Readings):
-                curves[site.name] = found.curve(probe, LEVELS, DAMPING)
+                tried[site.name] = found.curve(block, probe, LEVELS, DAMPING)
             else:
-                curves[site.name] = _curve(site, block, found.matrix, probe)
-        advance(probe.stream, block, index)
+                tried[site.name] = _tried(site, block, found.matrix, probe)
+        probe.advance(block, index)
         progress("survey", index + 1, len(anatomy.blocks))
-    return curves
+    divergences, unit = probe.divergences()
+    return {name: each.curve(divergences) for name, each in tried.items()}, unit
 
 
 def _reader(gram: Gram | Readings, site: Site) -> Reader:
@@ -89,22 +92,22 @@ def _reader(gram: Gram | Readings, site: Site) -> Reader:
     return naming(lambda Z: gram.update(Z, product_dtype=torch.float32), site)
 
 
-def _curve(site: Site, block: nn.Module, G: Tensor, probe: Probe) -> DamageCurve:
+def _tried(site: Site, block: nn.Module, G: Tensor, probe: Probe) -> Tried:
     W = consumer_weight(site, block)
     whole = float(((W @ G) * W).sum())
     if whole <= 0:
-        return DamageCurve(np.zeros(site.units + 1), ())
+        return Tried(np.zeros(site.units + 1))
     found = eliminate(G, W.T, unit=site.columns, damping=DAMPING)
     error = (found.errors / whole).numpy()
-    measured = [
-        (width, _divergence(site, block, G, W, found.order[:width], probe))
+    tries = [
+        (width, _try(site, block, G, W, found.order[:width], probe))
         for width in widths_to_measure(error, LEVELS)
     ]
-    return DamageCurve(error, measured)
+    return Tried(error, tries)
 
 
-def _divergence(site: Site, block: nn.Module, G: Tensor, W: Tensor, kept: Tensor, probe: Probe) -> float:
-    """Of the dense model with only `site` narrowed to `kept`: the consumer reads nothing of the others."""
+def _try(site: Site, block: nn.Module, G: Tensor, W: Tensor, kept: Tensor, probe: Probe) -> int:
+    """The dense model with only `site` narrowed to `kept`: the consumer reads nothing of the others."""
     columns = site.columns_of(kept)
     weight = weight_of(module_at(block, site.consumer))
     before = weight.clone()
@@ -113,6 +116,6 @@ def _divergence(site: Site, block: nn.Module, G: Tensor, W: Tensor, kept: Tensor
     narrowed[:, columns] = fitted.X.T
     try:
         weight.copy_(narrowed)
-        return probe.divergence(site.block)
+        return probe.tried(block, site.block)
     finally:
         weight.copy_(before)
