@@ -1,8 +1,10 @@
 """Model -> its entry and its sites; an unknown model gets an error that holds a draft entry."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -70,6 +72,14 @@ class Run:
         return self.start + len(self.blocks)
 
 
+class Shelf(Protocol):
+    """Where the weights of blocks are while nobody works on them."""
+
+    def taken(self, index: int, *, changing: bool) -> AbstractContextManager[None]:
+        """Block `index` with its weights at hand, for a while; what was changed is kept if it says so."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Anatomy:
     """A model's entry, its stacks, and all its sites: in each block in the order in which it runs them."""
@@ -77,6 +87,16 @@ class Anatomy:
     entry: Architecture
     runs: tuple[Run, ...]
     sites: tuple[Site, ...]
+    shelf: Shelf | None = None
+
+    def visited(self, end: int | None = None, *, changing: bool = False) -> Iterator[tuple[int, nn.Module]]:
+        """The blocks in front of number `end`, each with its weights at hand; outside some have shapes alone.
+
+        `changing` keeps what is made of them meanwhile.
+        """
+        for index, block in enumerate(self.blocks[:end]):
+            with nullcontext() if self.shelf is None else self.shelf.taken(index, changing=changing):
+                yield index, block
 
     @property
     def blocks(self) -> tuple[nn.Module, ...]:

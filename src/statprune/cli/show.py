@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 STAGES = {
     "measure": "measuring the dense model",
-    "feed_forward": "cutting neurons",
-    "attention": "cutting heads",
+    "prune": "cutting neurons and heads",
     "survey": "measuring errors and damage",
     "refit": "choosing and refitting",
     "search": "trying plans",

@@ -84,7 +84,7 @@ def refit(
     steps = (adapt, narrow) if steps is None else steps
     narrowed = [site for site in anatomy.sites if plan[site] < site.units]
     first = min((site.block for site in narrowed), default=len(anatomy.blocks))
-    for index, block in enumerate(anatomy.blocks):
+    for index, block in anatomy.visited(changing=True):
         if index < first:
             advance(dense, block, index)
             thin = dense.fork()

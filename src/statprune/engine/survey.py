@@ -63,7 +63,7 @@ def survey(
     """
     tried: dict[str, Tried] = {}
     stream = before_first_block(model, anatomy, batches)
-    for index, block in enumerate(anatomy.blocks):
+    for index, block in anatomy.visited():
         sites = anatomy.sites_of_block(index)
         probe.stream.stand_before(index)
         seen = {
