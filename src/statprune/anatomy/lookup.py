@@ -1,10 +1,9 @@
 """Model -> its entry and its sites; an unknown model gets an error that holds a draft entry."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +18,7 @@ from statprune.anatomy.encoders import ENCODERS
 from statprune.anatomy.entry_file import read_entry
 from statprune.anatomy.parts import DOWN, GATE_UP, Architecture, Stack, Unprunable
 from statprune.anatomy.producers import module_at
+from statprune.anatomy.shelf import IN_MEMORY, Shelf
 from statprune.anatomy.sites import Site
 from statprune.errors import ModelError, UnknownArchitectureError
 
@@ -72,14 +72,6 @@ class Run:
         return self.start + len(self.blocks)
 
 
-class Shelf(Protocol):
-    """Where the weights of blocks are while nobody works on them."""
-
-    def taken(self, index: int, *, changing: bool) -> AbstractContextManager[None]:
-        """Block `index` with its weights at hand, for a while; what was changed is kept if it says so."""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
 class Anatomy:
     """A model's entry, its stacks, and all its sites: in each block in the order in which it runs them."""
@@ -87,15 +79,12 @@ class Anatomy:
     entry: Architecture
     runs: tuple[Run, ...]
     sites: tuple[Site, ...]
-    shelf: Shelf | None = None
+    shelf: Shelf = IN_MEMORY
 
-    def visited(self, end: int | None = None, *, changing: bool = False) -> Iterator[tuple[int, nn.Module]]:
-        """The blocks in front of number `end`, each with its weights at hand; outside some have shapes alone.
-
-        `changing` keeps what is made of them meanwhile.
-        """
+    def visited(self, end: int | None = None) -> Iterator[tuple[int, nn.Module]]:
+        """The blocks in front of number `end`, each with its weights at hand for a while."""
         for index, block in enumerate(self.blocks[:end]):
-            with nullcontext() if self.shelf is None else self.shelf.taken(index, changing=changing):
+            with self.shelf.taken(index):
                 yield index, block
 
     @property

@@ -13,24 +13,30 @@ Source: "STAT: Shrinking Transformers After Training", Flynn, Wang, Alvarez, De 
 arXiv 2406.00061, sections 2 to 5.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy
+from statprune.anatomy.parts import SiteKind
+from statprune.anatomy.shelf import State
 from statprune.anatomy.sites import Site
 from statprune.budget.curves import Curve, Curves
 from statprune.budget.plan import Plan
 from statprune.calibration.batches import Batch
-from statprune.calibration.stream import before_first_block
+from statprune.calibration.stream import advance, before_first_block
 from statprune.engine.experts import ExpertFactors
+from statprune.engine.journal import mark, narrow_again, narrowed, recall
 from statprune.engine.measure import MakeAccumulator, consumer_weight, curve_of, factor_of, through_block
 from statprune.engine.trace import Trace
 from statprune.linalg.factor import Factor
 from statprune.surgery.cut import cut
+
+KINDS: tuple[SiteKind, SiteKind] = ("feed_forward", "attention")
+"""In the order in which they are cut."""
 
 Decide = Callable[[Curves], Plan]
 Progress = Callable[[str, int, int], None]
@@ -60,13 +66,18 @@ def measure(
     factors: dict[str, Factor | ExpertFactors] = {}
     stream = before_first_block(model, anatomy, batches)
     for index, block in anatomy.visited():
-        sites = anatomy.sites_of_block(index)
-        seen = through_block(stream, block, index, sites, make)
-        for site in sites:
-            factor = factor_of(site, block, seen.pop(site.name))
-            curves[site.name] = curve_of(site, factor, consumer_weight(site, block))
-            if site.kind == "feed_forward" and keep_factors:
-                factors[site.name] = factor
+        sites, earlier = anatomy.sites_of_block(index), anatomy.shelf.earlier("measure", index)
+        if earlier is not None:
+            advance(stream, block, index)
+            curves |= _curves_of(earlier)
+        else:
+            seen = through_block(stream, block, index, sites, make)
+            for site in sites:
+                factor = factor_of(site, block, seen.pop(site.name))
+                curves[site.name] = curve_of(site, factor, consumer_weight(site, block))
+                if site.kind == "feed_forward" and keep_factors:
+                    factors[site.name] = factor
+            anatomy.shelf.note("measure", index, _state_of({site.name: curves[site.name] for site in sites}))
         progress("measure", index + 1, len(anatomy.blocks))
     return curves, factors
 
@@ -86,12 +97,13 @@ def stat(
     With a plan that is known beforehand the data takes both walks side by side, and every block is visited
     once: its neurons are cut as soon as the dense data has passed it, its heads behind the other's. Else
     the first walk is `measure`; its factors are kept until the plan is made, or made again where blocks lie
-    on a shelf.
+    on a shelf. What the shelf has of a block from an earlier run
+    is not made again.
     """
     factors: dict[str, Factor | ExpertFactors] = {}
     if not isinstance(plan, Plan):
         started = perf_counter()
-        kept = anatomy.shelf is None
+        kept = not anatomy.shelf.lends
         curves, factors = measure(model, anatomy, batches, make, progress, keep_factors=kept)
         plan = plan(curves)
         trace.seconds["measure"] = perf_counter() - started
@@ -101,19 +113,26 @@ def stat(
     dense = before_first_block(model, anatomy, batches) if missing else None
     thin = before_first_block(model, anatomy, batches) if dense is None else dense.fork()
     last = max((site.block for site in sites), default=-1)
-    for index, block in anatomy.visited(last + 1, changing=True):
+    for index, block in anatomy.visited(last + 1):
         here = [site for site in sites if site.block == index]
-        unknown = [site for site in here if site in missing]
+        neurons, heads = ([site for site in here if site.kind == kind] for kind in KINDS)
+        earlier, since = anatomy.shelf.earlier("prune", index), mark(trace)
+        unknown = [] if earlier is not None else [site for site in neurons if site in missing]
         if dense is not None and index <= missing[-1].block:
-            for name, seen in through_block(dense, block, index, unknown, make).items():
-                factors[name] = factor_of(next(site for site in unknown if site.name == name), block, seen)
-        for site in here:
-            if site.kind == "feed_forward":
+            seen = through_block(dense, block, index, unknown, make)
+            factors |= {site.name: factor_of(site, block, seen.pop(site.name)) for site in unknown}
+        if earlier is not None:
+            narrow_again(block, neurons, earlier)
+            advance(thin, block, index)
+            narrow_again(block, heads, earlier)
+            recall(earlier, trace, thin)
+        else:
+            for site in neurons:
                 _prune(block, site, factors.pop(site.name), plan[site], trace)
-        heads = [site for site in here if site.kind == "attention"]
-        walked = through_block(thin, block, index, heads, make)
-        for site in heads:
-            _prune(block, site, factor_of(site, block, walked.pop(site.name)), plan[site], trace)
+            walked = through_block(thin, block, index, heads, make)
+            for site in heads:
+                _prune(block, site, factor_of(site, block, walked.pop(site.name)), plan[site], trace)
+            anatomy.shelf.note("prune", index, narrowed(block, trace, since, thin))
         progress("prune", index + 1, last + 1)
     trace.seconds["prune"] = perf_counter() - started
     return plan
@@ -128,3 +147,17 @@ def _prune(block: nn.Module, site: Site, factor: Factor | ExpertFactors, count: 
     if isinstance(factor, ExpertFactors):
         trace.note_unseen(site, factor.unseen)
     trace.add(site, part.kept.tolist(), relative, part.condition, part.rank)
+
+
+def _state_of(curves: Mapping[str, Curve]) -> State:
+    return State(
+        {f"{name}.{part}": value for name, curve in curves.items() for part, value in vars(curve).items()}
+    )
+
+
+def _curves_of(state: State) -> dict[str, Curve]:
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, value in state.tensors.items():
+        site, _, part = name.rpartition(".")
+        found.setdefault(site, {})[part] = value
+    return {site: Curve(**parts) for site, parts in found.items()}
