@@ -17,6 +17,7 @@ from statprune.cli.options import (
     Multiple,
     Pin,
     Protect,
+    Resume,
     SeqLen,
     TextColumn,
     columns,
@@ -84,6 +85,7 @@ def compress_command(
     search: Annotated[
         bool, typer.Option("--search", help="Refine the plan by trying its neighbours out; slower.")
     ] = False,
+    resume: Resume = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing.")] = False,
     debug: Debug = False,
     json: Json = False,
@@ -108,6 +110,7 @@ def compress_command(
             measured=measured,
             out=out,
             dry_run=dry_run,
+            resume=resume,
             progress=progress,
             keep=keep,
             of=of,

@@ -150,9 +150,8 @@ def _prune(block: nn.Module, site: Site, factor: Factor | ExpertFactors, count: 
 
 
 def _state_of(curves: Mapping[str, Curve]) -> State:
-    return State(
-        {f"{name}.{part}": value for name, curve in curves.items() for part, value in vars(curve).items()}
-    )
+    parts = {f"{name}.{part}": own for name, curve in curves.items() for part, own in vars(curve).items()}
+    return State({name: own.clone() for name, own in parts.items()})  # one may be a view of another
 
 
 def _curves_of(state: State) -> dict[str, Curve]:
