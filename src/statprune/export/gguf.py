@@ -13,10 +13,11 @@ from statprune.checkpoint.load import load, require_finite
 from statprune.checkpoint.skeleton import skeleton
 from statprune.checkpoint.verify import ADVICE
 from statprune.errors import ModelError, VerificationError
+from statprune.export.gguf_config import write_config
 from statprune.export.gguf_runtime import run, runtime_version
 from statprune.export.gguf_tensors import Planned, dtype_of, notes_on_rows, planned_tensors
 from statprune.export.gguf_vocabulary import PROBE, Vocabulary, vocabulary_of
-from statprune.export.gguf_widths import FileWidths, rope_of, widths_of
+from statprune.export.gguf_widths import FileWidths, widths_of
 from statprune.export.target import aside, require_library
 
 _FILE_TYPES = {"f32": 0, "f16": 1, "q8_0": 7, "bf16": 32}
@@ -103,7 +104,7 @@ def export_gguf(
         notes = (*widths.notes, *notes_on_rows(planned), *(vocabulary.notes if vocabulary else ()))
     return GgufFile(
         path=str(target),
-        architecture=widths.architecture,
+        architecture=widths.architecture.name,
         dtype=chosen,
         heads=widths.heads,
         kv_heads=widths.kv_heads,
@@ -134,8 +135,8 @@ def _write(
 ) -> None:
     from gguf import GGMLQuantizationType, GGUFWriter  # noqa: PLC0415 - an optional library
 
-    writer: Any = GGUFWriter(path, widths.architecture)
-    _write_config(writer, model, widths)
+    writer: Any = GGUFWriter(path, widths.architecture.name)
+    write_config(writer, model, widths)
     writer.add_file_type(_FILE_TYPES[dtype])
     if dtype == "q8_0":
         writer.add_quantization_version(2)
@@ -150,38 +151,6 @@ def _write(
     for each in planned:
         writer.write_tensor_data(each.encoded())
     writer.close()
-
-
-def _write_config(writer: Any, model: PreTrainedModel, widths: FileWidths) -> None:
-    config: Any = model.config
-
-    def shared(values: tuple[int, ...]) -> int | list[int]:
-        return list(values) if widths.per_layer else values[0]
-
-    rope = rope_of(config)
-    writer.add_name(Path(config._name_or_path or widths.architecture).name)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(widths.hidden)
-    writer.add_block_count(len(widths.heads))
-    writer.add_feed_forward_length(shared(widths.neurons))
-    writer.add_head_count(shared(widths.heads))
-    writer.add_head_count_kv(shared(widths.kv_heads))
-    # Where they are not said, llama.cpp takes hidden size / heads.
-    writer.add_key_length(widths.head_dim)
-    writer.add_value_length(widths.head_dim)
-    writer.add_rope_dimension_count(widths.head_dim)
-    writer.add_rope_freq_base(float(rope["rope_theta"]))
-    if rope["rope_type"] == "linear":
-        writer.add_rope_scaling_type(_scaling("linear"))
-        writer.add_rope_scaling_factor(float(rope["factor"]))
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_vocab_size(model.get_input_embeddings().weight.shape[0])
-
-
-def _scaling(name: str) -> Any:
-    from gguf import RopeScalingType  # noqa: PLC0415 - an optional library
-
-    return RopeScalingType(name)
 
 
 def _write_vocabulary(writer: Any, vocabulary: Vocabulary | None, model: PreTrainedModel) -> None:
