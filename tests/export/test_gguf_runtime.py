@@ -16,6 +16,7 @@ from statprune.errors import VerificationError
 from statprune.export.gguf import export_gguf
 from statprune.export.gguf_runtime import run
 from tests.export.gguf_models import saved, saved_with
+from tests.export.test_gguf_families import FAMILIES
 from tests.export.test_gguf_models import CASES, EMPTY
 from tests.export.test_gguf_vocabulary import STORIES
 from tests.saved import sentences
@@ -39,6 +40,49 @@ def test_llama_cpp_computes_what_transformers_computes(
     if dtype == "f32":
         assert written.difference < 5e-5
         assert written.agreement == 1.0
+
+
+def steep(model: PreTrainedModel) -> PreTrainedModel:
+    """The same with all that gelu reads far from 0: llama.cpp has it from a table of f16 only within 10."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.rpartition(".")[0].endswith(("mlp.gate_proj", "mlp.c_fc", "mlp.dense_h_to_4h")):
+                parameter.mul_(1e6)
+            elif name.endswith(("mlp.down_proj.weight", "mlp.c_proj.weight", "mlp.dense_4h_to_h.weight")):
+                parameter.mul_(1e-6)
+    return model
+
+
+@pytest.mark.parametrize(("model_type", "cut", "config", "architecture"), FAMILIES)
+def test_llama_cpp_computes_what_the_other_families_compute(
+    model_type: str, cut: Cut, config: dict[str, Any], architecture: str, tmp_path: Path
+) -> None:
+    folder = saved(tmp_path / "steep", steep(cut(tiny_model(model_type, **config))))
+    written = export_gguf(folder, tmp_path / "steep.gguf", dtype="f32", tokenizer=False)
+    assert written.architecture == architecture
+    assert written.difference is not None
+    assert written.largest_logit is not None
+    assert written.difference < 2e-5 * written.largest_logit
+    assert written.agreement == 1.0
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16", "q8_0"])
+@pytest.mark.parametrize(
+    ("model_type", "config"),
+    [
+        ("qwen3_moe", {"norm_topk_prob": True}),
+        *(
+            (each, {})
+            for each in ("mixtral", "qwen2_moe", "gemma2", "gemma3_text", "phi3", "gpt2", "gpt_neox")
+        ),
+    ],
+)
+def test_llama_cpp_computes_other_families_in_every_dtype(
+    model_type: str, config: dict[str, Any], dtype: str, tmp_path: Path
+) -> None:
+    folder = saved(tmp_path / "model", tiny_model(model_type, **config))
+    written = export_gguf(folder, tmp_path / "model.gguf", dtype=dtype, tokenizer=False)
+    assert written.difference is not None
 
 
 @pytest.mark.parametrize(("model_type", "config", "widths", "heads", "neurons"), EMPTY)

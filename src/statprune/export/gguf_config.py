@@ -35,7 +35,7 @@ def write_config(writer: Any, model: PreTrainedModel, widths: FileWidths) -> Non
         writer.add_expert_shared_feed_forward_length(widths.shared[0])
     if widths.family.positions is None:
         _write_rope(writer, config, widths)
-    if widths.family.windows:
+    if widths.family.windows != "none":
         _write_windows(writer, config)
     writer.add_vocab_size(model.get_input_embeddings().weight.shape[0])
 

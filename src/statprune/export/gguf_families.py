@@ -14,7 +14,7 @@ NORMS = ("attn_norm", "ffn_norm", "output_norm")
 SILU = ("silu", "swish")
 GELU_TANH = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_python_tanh")
 GELU = (*GELU_TANH, "gelu", "gelu_python")
-"""What llama.cpp computes by its tanh form, on the CPU with input and output rounded to f16."""
+"""What llama.cpp computes by its tanh form, on the CPU from a table of f16 for input and output."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class Family:
     """The module of learned positions; without one, positions are rotations."""
     norm_offset: float = 0.0
     """What the model adds to the weight of a norm."""
-    windows: bool = False
-    """Whether the graph gives blocks a sliding window, block by block."""
+    windows: Literal["none", "any", "some"] = "none"
+    """How many blocks may have a sliding window; "some" means one at least."""
     query_scale: tuple[str, int] | None = None
     """The tensor that takes up the difference between `query_pre_attn_scalar` and what llama.cpp divides by:
     columns per head, but hidden size / heads in models of so many blocks."""
@@ -124,7 +124,6 @@ _GEMMA: dict[str, Any] = {
     },
     "activation": ("hidden_activation", GELU),
     "norm_offset": 1.0,
-    "windows": True,
 }
 _CAUSAL = {"use_bidirectional_attention": (False, None)}
 
@@ -154,6 +153,7 @@ FAMILIES = (
         | {"attn_logit_softcapping": "add_attn_logit_softcapping"}
         | {"final_logit_softcapping": "add_final_logit_softcapping"},
         requires=_CAUSAL,
+        windows="some",
         query_scale=("attn_q", 46),
         **_GEMMA,
     ),
@@ -163,6 +163,7 @@ FAMILIES = (
         keys={**_RMS, "final_logit_softcapping": "add_final_logit_softcapping"},
         optional_keys=("final_logit_softcapping",),
         requires={**_CAUSAL, "attn_logit_softcapping": (None,)},
+        windows="any",
         query_scale=("attn_q_norm", 62),
         **_GEMMA,
     ),

@@ -27,8 +27,14 @@ def refuse_options(config: Any, family: Family) -> None:
     for name in family.keys:
         if getattr(config, name) is None and name not in family.optional_keys:
             raise ModelError(f"{name} is None; {target} needs a number. No GGUF can say this model.")
-    if not family.windows:
+    if family.windows == "none":
         _refuse_window(config)
+    elif family.windows == "some" and not _window_is_used(config):
+        raise ModelError(
+            f"no block has a sliding window, and {target} aborts without one. In a copy of the folder let "
+            f"one of layer_types be '{SLIDING}' and sliding_window {config.max_position_embeddings}: that is "
+            f"the same model."
+        )
 
 
 def _refuse_window(config: Any) -> None:
