@@ -1,6 +1,7 @@
 """Families beside Llama and its like, each as llama.cpp's own architecture, and what that cannot say."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ FAMILIES: list[tuple[str, Cut, dict[str, Any], str]] = [
 def test_a_file_computes_what_the_model_computes(
     model_type: str, cut: Cut, config: dict[str, Any], architecture: str, tmp_path: Path
 ) -> None:
-    model = cut(tiny_model(model_type, **config))
+    model = cut(tiny_model(model_type, **deepcopy(config)))
     folder = saved(tmp_path / "model", model)
     written = export_gguf(folder, tmp_path / "model.gguf", dtype="f32", tokenizer=False)
     graph, expected = LlamaGraph(tmp_path / "model.gguf"), logits_of(model)
@@ -154,7 +155,7 @@ REFUSED: list[tuple[str, Cut, dict[str, Any], str]] = [
 def test_what_llama_cpp_cannot_say_is_refused(
     model_type: str, cut: Cut, config: dict[str, Any], told: str, tmp_path: Path
 ) -> None:
-    folder = saved(tmp_path / "model", cut(tiny_model(model_type, **config)))
+    folder = saved(tmp_path / "model", cut(tiny_model(model_type, **deepcopy(config))))
     with pytest.raises(ModelError, match=told):
         export_gguf(folder, tmp_path / "model.gguf", tokenizer=False)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -101,7 +101,10 @@ def export_gguf(
         planned = planned_tensors(model, widths, chosen)
         _write(partial, model, widths, vocabulary, planned, chosen)
         _compare_bits(partial, planned)
-        compared = _compare_outputs(partial, loaded, vocabulary, _allowed(chosen, widths))
+        rounded_experts = widths.stack.experts is not None and chosen != "f32"
+        compared = _compare_outputs(
+            partial, loaded, vocabulary, _allowed(chosen, widths), some_may_differ=rounded_experts
+        )
         size = partial.stat().st_size
         notes = (*widths.notes, *notes_on_rows(planned), *(vocabulary.notes if vocabulary else ()))
     return GgufFile(
@@ -205,9 +208,13 @@ def _allowed(dtype: str, widths: FileWidths) -> float:
 
 @torch.no_grad()
 def _compare_outputs(
-    path: Path, loaded: Loaded, vocabulary: Vocabulary | None, allowed: float
+    path: Path, loaded: Loaded, vocabulary: Vocabulary | None, allowed: float, *, some_may_differ: bool
 ) -> Mapping[str, Any]:
-    """What llama.cpp computes beside what transformers does, in float32; nothing if it is not there."""
+    """What llama.cpp computes beside what transformers does, in float32; nothing if it is not there.
+
+    Rounding lets a token go to another expert, where two are as good as tied; so with experts half of the
+    positions may differ by more than is `allowed`.
+    """
     runtime = runtime_version()
     if runtime is None:
         return {"runtime": None, "difference": None, "largest_logit": None, "agreement": None}
@@ -224,11 +231,13 @@ def _compare_outputs(
             f"{expected[:40]}. Export without it (--no-tokenizer), and please report this tokenizer."
         )
     ours = model.float()(torch.tensor([ids], device=model.device)).logits[0].cpu().double().numpy()
-    gap, largest = np.abs(found["logits"] - ours).max().item(), np.abs(ours).max().item()
+    gaps, largest = np.abs(found["logits"] - ours).max(-1), np.abs(ours).max().item()
+    gap = gaps.max().item()
+    judged = np.median(gaps).item() if some_may_differ else gap
     # Written so that a NaN fails.
-    if not gap <= allowed * largest:
+    if not judged <= allowed * largest:
         raise VerificationError(
-            f"logits of llama.cpp differ by {gap:.3g} from those of transformers, where they reach "
+            f"logits of llama.cpp differ by {judged:.3g} from those of transformers, where they reach "
             f"{largest:.3g} and {allowed * largest:.3g} is allowed. {ADVICE}"
         )
     agreement = float((found["logits"].argmax(-1) == ours.argmax(-1)).mean())

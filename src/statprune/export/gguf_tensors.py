@@ -143,7 +143,7 @@ def _block(block: Any, model: PreTrainedModel, widths: FileWidths, index: int) -
             suffix = "bias" if kind == "bias" else "weight"
             made[f"{name}.{suffix}"] = _part(whole, part, len(parts), widths, index)
     if widths.heads[index] == 0:
-        return {name: make for name, make in made.items() if not name.startswith("attn_")}
+        made = {name: make for name, make in made.items() if not name.startswith("attn_")}
     made = {name: _as_said(name, make, model, widths, index) for name, make in made.items()}
     return _fused(made, widths)
 
