@@ -74,7 +74,8 @@ def planned_tensors(model: PreTrainedModel, widths: FileWidths, dtype: str) -> l
 
 def notes_on_rows(planned: list[Planned]) -> list[str]:
     """What row lengths cost once the file is quantised, here or by llama.cpp."""
-    rows = {each.name: each.make().shape[-1] for each in planned if each.make().ndim > 1}
+    matrices = [each for each in planned if not each.name.endswith(_ALWAYS_F32) and each.make().ndim > 1]
+    rows = {each.name: each.make().shape[-1] for each in matrices}
     found = (
         (
             [name for name, length in rows.items() if length % _Q8_ROW],
@@ -91,7 +92,7 @@ def notes_on_rows(planned: list[Planned]) -> list[str]:
 
 
 def _remedy(names: list[str], multiple: int) -> str:
-    if not any(name.endswith("ffn_down.weight") for name in names):
+    if not any(".ffn_down" in name for name in names):
         return ""
     return f" For ffn_down, `statprune compress --multiple {multiple}` avoids it."
 
