@@ -1,5 +1,6 @@
 """llama.cpp itself, where it is installed: logits, tokens and texts."""
 
+import json
 import os
 from collections.abc import Callable
 from copy import deepcopy
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import GemmaTokenizer, PreTrainedModel
 
 import statprune
 import statprune.export.gguf_tensors as tensors
@@ -132,3 +133,12 @@ def test_pruned_models_generate_the_same_text(source: Path, prompt: str, tmp_pat
     with torch.no_grad():
         whole = loaded.model.generate(torch.tensor([ids]), max_new_tokens=48, do_sample=False, pad_token_id=0)
     assert found["generated"].tolist() == whole[0, len(ids) :].tolist()
+
+
+def test_llama_cpp_splits_as_the_gemma_tokenizer_does(tmp_path: Path) -> None:
+    core = json.loads((STORIES / "tokenizer.json").read_text())["model"]
+    merges = [tuple(pair) for pair in core["merges"]]
+    tokenizer = GemmaTokenizer(vocab=core["vocab"], merges=merges)
+    folder = saved(tmp_path / "model", tiny_model("gemma2", vocab_size=540), tokenizer)
+    # The export compares the tokens of a text in many scripts.
+    assert export_gguf(folder, tmp_path / "model.gguf").tokenizer == "llama/default"
