@@ -151,7 +151,7 @@ def test_hidden_states_that_are_not_those_of_before_are_told(tmp_path: Path) -> 
 
 
 def test_two_runs_do_not_write_into_one_folder(tmp_path: Path) -> None:
-    with unfinished(tmp_path / "out", {"of": "another"}):
+    with unfinished(tmp_path / "out"):
         with pytest.raises(OutputError, match=r"another process is at work in .*out\.unfinished"):
             run(tmp_path / "out", resume=True)
         assert folder_for(tmp_path / "out").exists()
@@ -207,12 +207,12 @@ def test_killed_at_fifty_random_moments(method: str, tmp_path: Path) -> None:
 def test_states_hold_what_was_noted(tmp_path: Path) -> None:
     """In bfloat16, of no elements, of no dimensions."""
     tensors = {"a": torch.randn(3, 4).bfloat16(), "none": torch.zeros(0, 5), "one": torch.tensor(7)}
-    with unfinished(tmp_path / "out", {}) as shelf:
+    with unfinished(tmp_path / "out") as shelf:
         shelf.note("stage", 12, State(tensors, {"kept": [[1, 2]], "x": 1.5}))
         state = shelf.earlier("stage", 12)
         assert state is not None
         assert state.facts == {"kept": [[1, 2]], "x": 1.5}
         assert all(torch.equal(state.tensors[name], value) for name, value in tensors.items())
         assert shelf.earlier("stage", 11) is None
-    with pytest.raises(OutputError), unfinished(tmp_path / "missing" / "out", {}):
+    with pytest.raises(OutputError), unfinished(tmp_path / "missing" / "out"):
         pass
