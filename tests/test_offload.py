@@ -136,3 +136,14 @@ def test_a_folder_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(VerificationError, match=r"mlp\.up_proj\.weight differs"):
         run(tmp_path / "model", tmp_path / "out", "llama", offload=True)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("method", ["refit", "stat"])
+def test_hidden_states_in_files_are_those_in_memory(method: str, tmp_path: Path) -> None:
+    """Both streams, and what the dense one notes; nothing of it is left."""
+    save_tiny(tmp_path / "model", "bart")
+    run(tmp_path / "model", tmp_path / "memory", "bart", method=method)
+    run(tmp_path / "model", tmp_path / "disk", "bart", method=method, offload=True, max_memory="1KB")
+    memory, disk = weights(tmp_path / "memory"), weights(tmp_path / "disk")
+    assert all(torch.equal(value, disk[name]) for name, value in memory.items())
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "memory", "disk"}

@@ -7,6 +7,11 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from statprune.anatomy.spilled import Spilled
+
+Room = list[Tensor] | Spilled
+"""Hidden states, one a batch."""
+
 
 @dataclass(frozen=True, eq=False)
 class State:
@@ -28,6 +33,10 @@ class Shelf(Protocol):
         """Block `index` with its weights at hand, for a while."""
         ...
 
+    def room(self) -> Room:
+        """An empty list for hidden states, in memory or not."""
+        ...
+
     def earlier(self, stage: str, index: int) -> State | None:
         """What a run before this one has noted of block `index`; None if it did not get so far."""
         ...
@@ -45,6 +54,10 @@ class InMemory:
     def taken(self, index: int) -> AbstractContextManager[None]:
         """As it is."""
         return nullcontext()
+
+    def room(self) -> Room:
+        """In memory."""
+        return []
 
     def earlier(self, stage: str, index: int) -> State | None:
         """Nothing."""

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy, Run
 from statprune.anatomy.producers import module_at
+from statprune.anatomy.shelf import Room
 from statprune.calibration.batches import Batch, inputs_of, real_of
 from statprune.calibration.routing import read_by
 from statprune.errors import NonFiniteError
@@ -34,15 +35,15 @@ class Stream:
     calls its blocks. `enter` begins the next stack, if there is one.
     """
 
-    hidden: list[Tensor]
+    hidden: Room
     real: list[Tensor]
     calls: list[list[tuple[tuple[Any, ...], dict[str, Any]]]]
     start: int = 0
-    enter: "Callable[[list[Tensor]], Stream] | None" = None
+    enter: "Callable[[Room], Stream] | None" = None
 
     def fork(self) -> "Stream":
         """Another stream that stands where this one does; advancing either leaves the other there."""
-        return Stream(list(self.hidden), self.real, self.calls, self.start, self.enter)
+        return Stream(self.hidden.copy(), self.real, self.calls, self.start, self.enter)
 
     def stand_before(self, index: int) -> None:
         """Begin the next stack, if block `index` is its first."""
@@ -77,7 +78,7 @@ def _before_stack(
 ) -> Stream:
     """The stream in front of stack `number`; `before` is what each earlier stack returned, batch by batch."""
     run = anatomy.runs[number]
-    stream = Stream([], [], [], run.start)
+    stream = Stream(anatomy.shelf.room(), [], [], run.start)
     for position, batch in enumerate(batches):
         handing = [_Handing(each) for each in anatomy.runs]
         for each, returned in zip(handing, before, strict=False):
@@ -92,7 +93,7 @@ def _before_stack(
         stream.calls.append(here.calls)
     if number + 1 < len(anatomy.runs):
         stream.enter = lambda hidden: _before_stack(
-            model, anatomy, batches, number + 1, [*before, list(hidden)]
+            model, anatomy, batches, number + 1, [*before, hidden.copy()]
         )
     return stream
 

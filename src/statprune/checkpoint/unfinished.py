@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from statprune.anatomy.shelf import State
+from statprune.anatomy.shelf import Room, State
+from statprune.anatomy.spilled import Spilled
 from statprune.checkpoint.aside import flush
 from statprune.checkpoint.offload import Lender
 from statprune.errors import OutputError, StatpruneError
@@ -52,6 +53,7 @@ class Unfinished:
 
     def __init__(self, folder: Path, lender: Lender | None = None) -> None:
         self.folder, self.lender = folder, lender
+        self.spills = False
         self._settled: str | None = None
         self._begun = False
 
@@ -74,12 +76,21 @@ class Unfinished:
             OutputError: the folder holds the state of another run; names what differs.
         """
         _check_identity(self, identity)
+        shutil.rmtree(self.folder / "streams", ignore_errors=True)  # of a process that was killed
         self._begun = True
 
     @property
     def begun(self) -> bool:
         """Whether the states are known to be of this run."""
         return self._begun
+
+    def room(self) -> Room:
+        """In memory, or in files."""
+        if not self.spills:
+            return []
+        streams = self.folder / "streams"
+        streams.mkdir(exist_ok=True)
+        return Spilled(streams)
 
     def settle(self, stage: str) -> None:
         """From now on blocks are what they became in `stage`."""

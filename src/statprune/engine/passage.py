@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from statprune.anatomy.lookup import Anatomy
 from statprune.anatomy.parts import BLOCK
 from statprune.anatomy.producers import module_at
+from statprune.anatomy.shelf import Room
 from statprune.anatomy.sites import Site
 from statprune.calibration.batches import Batch
 from statprune.calibration.routing import hidden_of
@@ -41,21 +42,22 @@ class Data:
 class Dense:
     """What the dense stream did at one block, one entry a batch, (tokens, width), padding removed."""
 
-    inputs: dict[str, list[Tensor]] = field(default_factory=dict)
-    outputs: dict[str, list[Tensor]] = field(default_factory=dict)
+    inputs: dict[str, Room] = field(default_factory=dict)
+    outputs: dict[str, Room] = field(default_factory=dict)
 
 
-def observed(dense: Stream, block: nn.Module, index: int, sites: Sequence[Site]) -> Dense:
+def observed(anatomy: Anatomy, dense: Stream, block: nn.Module, index: int) -> Dense:
     """Advance the dense stream by one block, noting what its producers and consumers read and return."""
-    seen = Dense()
+    seen, sites, room = Dense(), anatomy.sites_of_block(index), anatomy.shelf.room
     residuals = {path for site in sites for path in site.residual if path != BLOCK}
     inputs = {site.producers[0].path for site in sites} | residuals
     for path in inputs:
-        seen.inputs[path] = []
+        seen.inputs[path] = room()
     for site in sites:
-        seen.outputs[site.consumer] = []
+        seen.outputs[site.consumer] = room()
     dense.stand_before(index)
-    seen.inputs[BLOCK] = rows_of(dense)
+    seen.inputs[BLOCK] = room()
+    seen.inputs[BLOCK].extend(rows_of(dense))
     advance(
         dense,
         block,
@@ -66,13 +68,13 @@ def observed(dense: Stream, block: nn.Module, index: int, sites: Sequence[Site])
     return seen
 
 
-def _noting(notes: list[Tensor]) -> Reader:
+def _noting(notes: Room) -> Reader:
     return lambda read: notes.append(hidden_of(read))
 
 
-def rows_of(stream: Stream) -> list[Tensor]:
+def rows_of(stream: Stream) -> Iterator[Tensor]:
     """The hidden states of real tokens, (tokens, width), batch by batch."""
-    return [real_rows(hidden, real) for hidden, real in zip(stream.hidden, stream.real, strict=True)]
+    return (real_rows(hidden, real) for hidden, real in zip(stream.hidden, stream.real, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +98,7 @@ class Passage:
         outputs, consumer = self.dense.outputs[site.consumer], module_at(self.block, site.consumer)
         bias = consumer.bias
         pair = self.pair(site.units * site.columns, outputs[0].shape[1], bias is not None)
-        tokens = sum(len(each) for each in outputs)
+        tokens = sum(int(real.sum()) for real in self.thin.real)
         wanted = noting and worthwhile(self.block, site, tokens)
         observer = Observer(self.block, site) if wanted else None
         with nullcontext() if observer is None else observer.watching():
@@ -109,11 +111,11 @@ class Passage:
     def targets(self, site: Site) -> Iterator[tuple[Any, Tensor]]:
         """Batch by batch what the consumer reads in the thin stream, and what it should return there."""
         also = [path for path in site.residual if path != BLOCK]
-        before = rows_of(self.thin) if BLOCK in site.residual else []
+        before = rows_of(self.thin)
         for number, seen in enumerate(until(self.thin, self.block, self.index, site.consumer, also)):
-            target = self.dense.outputs[site.consumer][number]
+            target, in_front = self.dense.outputs[site.consumer][number], next(before)
             for path in site.residual:
-                here = before[number] if path == BLOCK else seen[path]
+                here = in_front if path == BLOCK else seen[path]
                 target = target + (self.dense.inputs[path][number] - here)
             yield seen[site.consumer], target
 

@@ -99,7 +99,7 @@ def refit(
             recall(earlier, trace, thin)
         else:
             since = mark(trace)
-            seen = observed(dense, block, index, sites)
+            seen = observed(anatomy, dense, block, index)
             thin.stand_before(index)
             passage = Passage(anatomy, block, index, thin, seen, data)
             for site in sites:
