@@ -11,6 +11,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
+from statprune.ahead import foreseeing, tell_chosen, tell_prepared
 from statprune.anatomy.lookup import anatomy_of
 from statprune.budget.cost import Cost
 from statprune.budget.plan import Plan
@@ -19,8 +20,9 @@ from statprune.checkpoint.save import SavedFolder, save
 from statprune.checkpoint.widths import adopt
 from statprune.engine.backends import maker
 from statprune.engine.measure import MakeAccumulator
+from statprune.engine.progress import Progress, no_progress
 from statprune.engine.refit import refit
-from statprune.engine.stat import Progress, measure, no_progress, stat
+from statprune.engine.stat import measure, stat
 from statprune.engine.trace import Trace
 from statprune.evaluation.devices import evaluating
 from statprune.inputs import open_model
@@ -85,7 +87,8 @@ def compress(
         tokenizer: takes precedence over the model's own; needed for a model in memory whose data is text.
             For images and sound the processor.
         dry_run: stop when the plan is made; nothing is changed, nothing written, not even to `out`.
-        progress: called after every block with (stage, blocks done, blocks).
+        progress: called after every block with (stage, blocks done, blocks, facts): `engine.progress`. A
+            `Reporter` makes time left of it.
         **options: the fields of `Recipe`: keep, of, plan, method, widths, samples, seq_len, text_column,
             dtype, device, seed, backend, multiple, floors, protect, pins, search.
 
@@ -112,12 +115,14 @@ def compress(
             prepare(opened, recipe, data) if source is None else prepare_measured(opened, recipe, source)
         )
         trace.seconds["prepare"] = perf_counter() - started
+        saves = out is not None
+        tell_prepared(progress, prepared, recipe, dry_run=dry_run, saves=saves)
         if dry_run:
             plan = _decide(prepared, recipe, trace, progress)
             return Result(None, plan, trace, _record(prepared, recipe, plan, trace), opened.tokenizer)
         if isinstance(model, PreTrainedModel):
             around.enter_context(_put_back_on_failure(prepared))
-        plan = _narrow(prepared, recipe, trace, progress)
+        plan = _narrow(prepared, recipe, trace, progress, saves=saves)
         narrowed = anatomy_of(opened.model)
         adopt(opened.model, narrowed)
         record = _record(prepared, recipe, plan, trace)
@@ -134,16 +139,20 @@ def compress(
             record=record,
             verify_batch={name: value[:2] for name, value in prepared.samples.batches[0].items()},
         )
+        progress("save", 1, 1)
         return replace(result, folder=folder)
 
 
-def _narrow(prepared: Prepared, recipe: Recipe, trace: Trace, progress: Progress) -> Plan:
+def _narrow(prepared: Prepared, recipe: Recipe, trace: Trace, progress: Progress, *, saves: bool) -> Plan:
     """Narrow the model in place; return the plan."""
     model, anatomy, batches = prepared.opened.model, prepared.anatomy, prepared.samples.batches
     if recipe.method == "stat":
-        plan = prepared.plan or stat_rule(recipe, prepared)
-        return stat(model, anatomy, batches, plan, _make(prepared, recipe), trace, progress)
+        rule = stat_rule(recipe, prepared)
+        if prepared.plan is None:
+            progress = foreseeing(progress, prepared, recipe, rule, saves=saves)
+        return stat(model, anatomy, batches, prepared.plan or rule, _make(prepared, recipe), trace, progress)
     plan = _decide(prepared, recipe, trace, progress)
+    tell_chosen(progress, prepared, recipe, plan, saves=saves)
     started = perf_counter()
     refit(model, anatomy, batches, plan, trace, progress)
     trace.seconds["refit"] = perf_counter() - started

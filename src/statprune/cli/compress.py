@@ -13,17 +13,21 @@ from statprune.cli.options import (
     Entry,
     Floor,
     Json,
+    LogFileOption,
     MaybeData,
     Multiple,
     Pin,
+    ProgressMode,
     Protect,
+    Quiet,
     SeqLen,
     TextColumn,
     columns,
     register_entries,
     restrictions,
 )
-from statprune.cli.show import as_json, block_progress, count, quieten_libraries, say, table
+from statprune.cli.progress import Shown, reporting
+from statprune.cli.show import as_json, count, quieten_libraries, say, table
 from statprune.errors import OutputError
 
 
@@ -85,11 +89,15 @@ def compress_command(
         bool, typer.Option("--search", help="Refine the plan by trying its neighbours out; slower.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing.")] = False,
+    progress: ProgressMode = "auto",
+    quiet: Quiet = False,
+    log_file: LogFileOption = None,
     debug: Debug = False,
     json: Json = False,
 ) -> None:
     """Make a model smaller, and save it as a folder that loads."""
     quieten_libraries()
+    shown = Shown.of(progress, quiet=quiet, json=json, log_file=log_file)
     register_entries(entry)
     if out is None and not dry_run:
         raise OutputError("no output folder; give --out DIR, or --dry-run to see the plan only.")
@@ -101,14 +109,14 @@ def compress_command(
         "backend": backend,
         "seed": seed,
     }
-    with block_progress(shown=not json) as progress:
+    with reporting(shown) as on_block:
         result = statprune.compress(
             model,
             data=data,
             measured=measured,
             out=out,
             dry_run=dry_run,
-            progress=progress,
+            progress=on_block,
             keep=keep,
             of=of,
             plan=plan,

@@ -39,7 +39,7 @@ from statprune.engine.divergence import PROBE_TOKENS, Outputs, every_row, first_
 from statprune.engine.expert_fits import narrow_experts
 from statprune.engine.measure import consumer_weight
 from statprune.engine.passage import Data, MakeGood, Passage, observed
-from statprune.engine.stat import Progress, no_progress
+from statprune.engine.progress import Progress, no_progress
 from statprune.engine.trace import Trace
 from statprune.linalg.elimination import eliminate
 from statprune.linalg.held_out import LOCAL, NONE, compensation, fit_consumer
@@ -96,8 +96,9 @@ def refit(
                 for step in steps:
                     step(passage, site, plan[site], trace)
             advance(thin, block, index)
-        progress("refit", index + 1, len(anatomy.blocks))
+        progress("refit", index + 1, len(anatomy.blocks), trace.facts())
     _finish(model, anatomy, data, dense, thin, trace)
+    progress("compare", 1, 1, trace.facts())
 
 
 def _finish(

@@ -30,17 +30,12 @@ from statprune.calibration.batches import Batch
 from statprune.calibration.stream import before_first_block
 from statprune.engine.experts import ExpertFactors
 from statprune.engine.measure import MakeAccumulator, consumer_weight, curve_of, factor_of, through_block
+from statprune.engine.progress import Facts, Progress, no_progress
 from statprune.engine.trace import Trace
 from statprune.linalg.factor import Factor
 from statprune.surgery.cut import cut
 
 Decide = Callable[[Curves], Plan]
-Progress = Callable[[str, int, int], None]
-"""(stage, blocks done, blocks) -> nothing; called after every block."""
-
-
-def no_progress(stage: str, done: int, blocks: int) -> None:
-    """Show nothing."""
 
 
 @torch.no_grad()
@@ -67,7 +62,7 @@ def measure(
             curves[site.name] = curve_of(site, factor, consumer_weight(site, block))
             if site.kind == "feed_forward":
                 factors[site.name] = factor
-        progress("measure", index + 1, len(anatomy.blocks))
+        progress("measure", index + 1, len(anatomy.blocks), Facts(curves=curves))
     return curves, factors
 
 
@@ -128,7 +123,7 @@ class _Walk:
                 factor = factor_of(site, block, seen.pop(site.name))
                 errors = factor.errors(consumer_weight(site, block))
                 _prune(self.anatomy, site, factor, plan[site], errors, self.trace)
-            self.progress(kind, index + 1, last + 1)
+            self.progress(kind, index + 1, last + 1, self.trace.facts())
 
 
 def _narrowed(anatomy: Anatomy, plan: Plan, kind: SiteKind) -> list[Site]:

@@ -24,7 +24,7 @@ from statprune.engine.divergence import every_row, first_of, taken
 from statprune.engine.experts import Readings
 from statprune.engine.measure import consumer_weight, naming
 from statprune.engine.probe import Probe, Tried
-from statprune.engine.stat import Progress, no_progress
+from statprune.engine.progress import Progress, no_progress
 from statprune.linalg.elimination import eliminate
 from statprune.linalg.gram import Gram
 from statprune.linalg.held_out import LOCAL
@@ -82,6 +82,7 @@ def survey(
         probe.advance(block, index)
         progress("survey", index + 1, len(anatomy.blocks))
     divergences, unit = probe.divergences()
+    progress("compare", 1, 1)
     return {name: each.curve(divergences) for name, each in tried.items()}, unit
 
 

@@ -1,0 +1,1 @@
+"""How fast, and how well that is told beforehand."""

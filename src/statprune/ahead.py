@@ -1,0 +1,142 @@
+"""What lies ahead of a run that is prepared: its stages and their work, for whoever listens."""
+
+from statprune.budget.plan import Plan
+from statprune.calibration.batches import Batch
+from statprune.engine.divergence import HOLD_OUT, PROBE_TOKENS, has_outputs_of_tokens, probe_batches
+from statprune.engine.outlook import (
+    Load,
+    compare_ahead,
+    latency_ahead,
+    refit_ahead,
+    save_ahead,
+    stat_ahead,
+    survey_ahead,
+)
+from statprune.engine.progress import NOTHING, Facts, Progress, Stage, Work, no_progress
+from statprune.engine.search import TRIALS
+from statprune.engine.stat import Decide
+from statprune.engine.survey import to_survey
+from statprune.preparation import STAT_WIDTHS, Prepared
+from statprune.recipe import Recipe
+
+BOTH = ("attention", "feed_forward")
+
+
+def tell_prepared(
+    progress: Progress, prepared: Prepared, recipe: Recipe, *, dry_run: bool = False, saves: bool
+) -> None:
+    """Tell that `compress` is prepared, and what lies ahead of it."""
+    if progress is no_progress:
+        return
+    if prepared.plan is not None:
+        stages = [] if dry_run else _cutting(prepared, recipe, prepared.plan)
+    elif recipe.method == "stat":
+        stages = [_measuring(prepared)]
+        if not dry_run:
+            stages.append(_walk(prepared, "attention", len(prepared.anatomy.blocks)))
+    else:
+        stages = _choosing(prepared, recipe)
+        if not dry_run:
+            stages += _refitting(prepared, _guessed(prepared, recipe))
+    device = str(prepared.opened.model.device)
+    progress("prepare", 1, 1, Facts(ahead=_saving(stages, prepared, saves and not dry_run), device=device))
+
+
+def tell_measuring(progress: Progress, prepared: Prepared, *, latency: bool) -> None:
+    """Tell that `plan` is prepared, and what lies ahead of it."""
+    if progress is no_progress:
+        return
+    device = str(prepared.opened.model.device)
+    progress("prepare", 1, 1, Facts(ahead=_surveying(prepared, latency=latency), device=device))
+
+
+def tell_chosen(progress: Progress, prepared: Prepared, recipe: Recipe, plan: Plan, *, saves: bool) -> None:
+    """Tell that the plan is made, and what it leaves to do."""
+    if progress is not no_progress:
+        stages = _cutting(prepared, recipe, plan)
+        progress("choose", 1, 1, Facts(ahead=_saving(stages, prepared, saves)))
+
+
+def foreseeing(
+    progress: Progress, prepared: Prepared, recipe: Recipe, rule: Decide, *, saves: bool
+) -> Progress:
+    """The same `progress`, which is told while method stat measures whether heads will be cut at all.
+
+    That takes a second walk. What the curves of some blocks would decide, if all blocks were like the last of
+    them, is found where it is cheap: for uniform widths, behind 1, 2, 4, 8 ... blocks.
+    """
+    widths = recipe.widths or STAT_WIDTHS.get(prepared.anatomy.entry.kind, "per-layer")
+    if progress is no_progress or widths == "per-layer" or len(prepared.anatomy.runs) > 1:
+        return progress
+
+    def told(stage: str, done: int, blocks: int, facts: Facts = NOTHING, /) -> None:
+        if stage == "measure" and facts.curves is not None and (not done & (done - 1) or done == blocks):
+            seen = dict(facts.curves)
+            for site in prepared.anatomy.sites:
+                if site.name not in seen:
+                    seen[site.name] = seen[f"blocks.{done - 1}.{site.part}"]
+            stages = [each for each in _cutting(prepared, recipe, rule(seen)) if each.name == "attention"]
+            facts = Facts(ahead=_saving(stages, prepared, saves))
+        progress(stage, done, blocks, facts)
+
+    return told
+
+
+def _saving(stages: list[Stage], prepared: Prepared, saves: bool) -> list[Stage]:
+    return [*stages, save_ahead(prepared.opened.model)] if saves else stages
+
+
+def _cutting(prepared: Prepared, recipe: Recipe, plan: Plan) -> list[Stage]:
+    """Carrying out a plan."""
+    if recipe.method != "stat":
+        return _refitting(prepared, {name: float(width) for name, width in plan.widths.items()})
+    last = {
+        kind: max(
+            (s.block + 1 for s in prepared.anatomy.sites if s.kind == kind and plan[s] < s.units), default=0
+        )
+        for kind in ("feed_forward", "attention")
+    }
+    return [_walk(prepared, kind, blocks) for kind, blocks in last.items() if blocks]
+
+
+def _choosing(prepared: Prepared, recipe: Recipe) -> list[Stage]:
+    """Measuring, unless that has been done, and searching if that is asked for."""
+    stages = []
+    if prepared.measurement is None:
+        stages += _surveying(prepared, latency=recipe.of == "latency")
+    if recipe.search:
+        part = Load.of(to_survey(prepared.anatomy, prepared.samples.batches))
+        trial = refit_ahead(prepared.anatomy, part, _guessed(prepared, recipe))
+        stages.append(Stage("search", (sum(trial.work, Work()),) * TRIALS))
+    return stages
+
+
+def _surveying(prepared: Prepared, *, latency: bool) -> list[Stage]:
+    model, anatomy, batches = prepared.opened.model, prepared.anatomy, prepared.samples.batches
+    of_tokens = has_outputs_of_tokens(model, anatomy, batches[0])
+    probe = Load.of(probe_batches(batches, of_tokens=of_tokens))
+    stages = [*survey_ahead(model, anatomy, Load.of(to_survey(anatomy, batches)), probe)]
+    first: list[Batch] = [batches[0]]
+    return [*stages, latency_ahead(anatomy, Load.of(first))] if latency else stages
+
+
+def _guessed(prepared: Prepared, recipe: Recipe) -> dict[str, float]:
+    """Widths before there is a plan: the same share of each site."""
+    return {site.name: site.units * float(recipe.keep or 1.0) for site in prepared.anatomy.sites}
+
+
+def _refitting(prepared: Prepared, widths: dict[str, float]) -> list[Stage]:
+    batches = prepared.samples.batches
+    load = Load.of(batches)
+    compared = min(PROBE_TOKENS, load.tokens[-1] // HOLD_OUT)
+    stage = refit_ahead(prepared.anatomy, load, widths)
+    return [stage, compare_ahead(prepared.opened.model, compared, 1)]
+
+
+def _measuring(prepared: Prepared) -> Stage:
+    load = Load.of(prepared.samples.batches)
+    return stat_ahead(prepared.anatomy, load, "measure", BOTH, len(prepared.anatomy.blocks))
+
+
+def _walk(prepared: Prepared, kind: str, blocks: int) -> Stage:
+    return stat_ahead(prepared.anatomy, Load.of(prepared.samples.batches), kind, (kind,), blocks)
