@@ -97,9 +97,8 @@ def test_activations_that_overflow_stop_the_run_where_they_appear(
 def test_the_same_from_a_folder(tmp_path: Path) -> None:
     overflowing(save_tiny(tmp_path / "model", "llama"), "llama").save_pretrained(tmp_path / "model")
     content = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
-    told = {"stat": r"blocks\.1\.feed_forward, read by mlp\.down_proj", "refit": r"behind blocks\.1"}
-    for method, place in told.items():
-        with pytest.raises(NonFiniteError, match=place):
+    for method in ("stat", "refit"):
+        with pytest.raises(NonFiniteError, match=r"blocks\.1\.feed_forward, read by mlp\.down_proj"):
             statprune.compress(
                 tmp_path / "model",
                 data=sentences(),
@@ -136,7 +135,9 @@ def test_a_failure_anywhere_leaves_the_model_as_it_was(
             model, data=batches(model), keep=0.5, widths="per-layer", seq_len=24, out=tmp_path / "out"
         )
     before.require_unchanged()
-    assert list(tmp_path.iterdir()) == []
+    # What an interrupt or a full disk has stopped can go on; nothing else is worth it.
+    kept = [] if isinstance(error, VerificationError) else ["out.unfinished"]
+    assert [path.name for path in tmp_path.iterdir()] == kept
 
 
 def test_a_saved_folder_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,8 +150,8 @@ def test_a_saved_folder_that_differs_is_not_kept(tmp_path: Path, monkeypatch: py
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("stage", ["measure", "feed_forward", "attention", "survey", "refit"])
-def test_an_interrupt_at_any_block_leaves_nothing(stage: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage", ["measure", "prune", "survey", "refit"])
+def test_an_interrupt_at_any_block_leaves_what_a_run_can_go_on_from(stage: str, tmp_path: Path) -> None:
     model = tiny_model("bert")
     before = Snapshot(model)
     seen: list[str] = []
@@ -167,7 +168,9 @@ def test_an_interrupt_at_any_block_leaves_nothing(stage: str, tmp_path: Path) ->
         statprune.compress(model, data=batches(model), out=tmp_path / "out", progress=interrupt, **options)
     assert stage in seen
     before.require_unchanged()
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["out.unfinished"]
+    statprune.compress(model, data=batches(model), out=tmp_path / "out", resume=True, **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_model_in_training_is_pruned_as_in_evaluation_and_trains_on() -> None:

@@ -50,7 +50,7 @@ _SIZES: dict[str, dict[str, Any]] = {
     "qwen3": {**_LLAMA, "head_dim": 8},
     "mixtral": {**_LLAMA, "num_local_experts": 4, "sliding_window": None},
     "qwen2_moe": {**_LLAMA, **_MIXTURE, "shared_expert_intermediate_size": 40},
-    "qwen3_moe": {**_LLAMA, **_MIXTURE, "head_dim": 8},
+    "qwen3_moe": {**_LLAMA, **_MIXTURE, "head_dim": 8, "norm_topk_prob": True},
     "gemma2": {**_LLAMA, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 8},
     "gemma3_text": {**_LLAMA, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 8},
     "phi3": _LLAMA,

@@ -1,10 +1,12 @@
 """Family by family, on tiny random models: what cutting, reloading, generating and exporting differ by.
 
-    python -m benchmarks.serving.families
+    python -m benchmarks.serving.families            # all, and writes the page
+    python -m benchmarks.serving.families gpt2 phi3  # these, and writes nothing
 
 GGUF is computed with where llama-cpp-python is installed, ONNX where ONNX Runtime is.
 """
 
+import argparse
 import ast
 import tempfile
 from copy import deepcopy
@@ -29,7 +31,7 @@ from statprune.errors import ModelError
 from statprune.export.gguf import export_gguf
 from statprune.export.onnx import export_onnx
 from statprune.surgery.linear import weight_of
-from tests.tiny import MODEL_TYPES, random_cut, tiny_batch, tiny_model, uneven_cut
+from tests.tiny import MODEL_TYPES, random_cut, tiny_batch, tiny_model, uneven_cut, uniform_cut
 
 APPENDED = 12
 
@@ -106,6 +108,16 @@ def in_gguf(folder: Path, out: Path) -> str:
     return f"{found.architecture} {found.difference:.1e}"
 
 
+def in_every_gguf(model_type: str, scratch: Path) -> str:
+    """Stock and per layer; where llama.cpp cannot say fewer heads, stock with all of them."""
+    stock, uneven = (in_gguf(scratch / name, scratch / f"{name}.gguf") for name in ("stock", "per-layer"))
+    if not stock:
+        saved(uniform_cut(tiny_model(model_type)), scratch / "all-heads")
+        whole = in_gguf(scratch / "all-heads", scratch / "all-heads.gguf")
+        stock = f"{whole} (all heads)" if whole else ""
+    return ", ".join(filter(None, dict.fromkeys((stock, uneven))))
+
+
 def lines_of(model_type: str) -> int:
     """Lines of the statement that makes the entry, and of those that it refers to."""
     entry = entry_for(model_type)
@@ -141,20 +153,22 @@ def row_for(model_type: str, scratch: Path) -> dict[str, Any]:
         "per layer": apart(opened, uneven),
         "generate": generated(opened),
     }
-    uniform, uneven_file = (
-        in_gguf(scratch / name, scratch / f"{name}.gguf") for name in ("stock", "per-layer")
-    )
-    row["gguf"] = ", ".join(filter(None, dict.fromkeys((uniform, uneven_file))))
+    row["gguf"] = in_every_gguf(model_type, scratch)
     row["onnx"] = f"{export_onnx(scratch / 'per-layer', scratch / 'onnx').difference:.1e}"
     return row | {"lines": lines_of(model_type)}
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model_types", nargs="*", help="by default all")
+    only = parser.parse_args().model_types
     rows = []
-    for model_type in MODEL_TYPES:
+    for model_type in only or MODEL_TYPES:
         with tempfile.TemporaryDirectory() as temporary:
             rows.append(row_for(model_type, Path(temporary)))
             print(rows[-1], flush=True)
+    if only:
+        return
     columns = ["family", "cut", "stock", "per layer", "generate", "gguf", "onnx", "lines"]
     write(
         "families",
@@ -165,7 +179,8 @@ def main() -> None:
             "stock": "the same with what stock transformers opens after saving (what was cut), float32",
             "per layer": "the same with widths that differ from block to block, float32",
             "generate": f"{APPENDED} greedy tokens with a cache and without, per layer",
-            "gguf": "llama.cpp against transformers, stock and per layer: architecture, largest difference",
+            "gguf": "llama.cpp against transformers, stock and per layer: architecture, largest difference; "
+            "gelu comes from its table of f16",
             "onnx": "ONNX Runtime against transformers, per layer, decoders with a cache: largest difference",
             "lines": "of the entry, with all that it refers to, some of it shared with others",
         },

@@ -117,7 +117,12 @@ def main() -> None:
             )
             print(name, round(recording.seconds, 1), ratios, min(every), max(every), flush=True)
     body = table(
-        ["run", "seconds", *(f"left at {moment}: estimate / truth, s" for moment in MOMENTS), "ratios to 90%"],
+        [
+            "run",
+            "seconds",
+            *(f"left at {moment}: estimate / truth, s" for moment in MOMENTS),
+            "ratios to 90%",
+        ],
         [
             [
                 row["run"],

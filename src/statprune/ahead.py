@@ -1,5 +1,10 @@
 """What lies ahead of a run that is prepared: its stages and their work, for whoever listens."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
+from statprune.anatomy.sites import Site
+from statprune.budget.curves import Curves
 from statprune.budget.plan import Plan
 from statprune.calibration.batches import Batch
 from statprune.engine.divergence import HOLD_OUT, PROBE_TOKENS, has_outputs_of_tokens, probe_batches
@@ -7,9 +12,10 @@ from statprune.engine.outlook import (
     Load,
     compare_ahead,
     latency_ahead,
+    measure_ahead,
+    prune_ahead,
     refit_ahead,
     save_ahead,
-    stat_ahead,
     survey_ahead,
 )
 from statprune.engine.progress import NOTHING, Facts, Progress, Stage, Work, no_progress
@@ -18,8 +24,6 @@ from statprune.engine.stat import Decide
 from statprune.engine.survey import to_survey
 from statprune.preparation import STAT_WIDTHS, Prepared
 from statprune.recipe import Recipe
-
-BOTH = ("attention", "feed_forward")
 
 
 def tell_prepared(
@@ -31,9 +35,9 @@ def tell_prepared(
     if prepared.plan is not None:
         stages = [] if dry_run else _cutting(prepared, recipe, prepared.plan)
     elif recipe.method == "stat":
-        stages = [_measuring(prepared)]
+        stages = [measure_ahead(prepared.anatomy, Load.of(prepared.samples.batches))]
         if not dry_run:
-            stages.append(_walk(prepared, "attention", len(prepared.anatomy.blocks)))
+            stages.append(_pruning(prepared, None, measured=True))
     else:
         stages = _choosing(prepared, recipe)
         if not dry_run:
@@ -62,8 +66,8 @@ def foreseeing(
 ) -> Progress:
     """The same `progress`, which is told while method stat measures whether heads will be cut at all.
 
-    That takes a second walk. What the curves of some blocks would decide, if all blocks were like the last of
-    them, is found where it is cheap: for uniform widths, behind 1, 2, 4, 8 ... blocks.
+    That is half of what is left to do. What the curves of some blocks would decide, if all others were like
+    the last of them, is found where it is cheap: for uniform widths, behind 1, 2, 4, 8 ... blocks.
     """
     widths = recipe.widths or STAT_WIDTHS.get(prepared.anatomy.entry.kind, "per-layer")
     if progress is no_progress or widths == "per-layer" or len(prepared.anatomy.runs) > 1:
@@ -71,15 +75,26 @@ def foreseeing(
 
     def told(stage: str, done: int, blocks: int, facts: Facts = NOTHING, /) -> None:
         if stage == "measure" and facts.curves is not None and (not done & (done - 1) or done == blocks):
-            seen = dict(facts.curves)
-            for site in prepared.anatomy.sites:
-                if site.name not in seen:
-                    seen[site.name] = seen[f"blocks.{done - 1}.{site.part}"]
-            stages = [each for each in _cutting(prepared, recipe, rule(seen)) if each.name == "attention"]
-            facts = Facts(ahead=_saving(stages, prepared, saves))
+            seen = _continued(facts.curves, prepared.anatomy.sites)
+            if seen is not None:
+                stages = [_pruning(prepared, rule(seen), measured=True)]
+                facts = replace(facts, ahead=_saving(stages, prepared, saves))
         progress(stage, done, blocks, facts)
 
     return told
+
+
+def _continued(curves: Curves, sites: Sequence[Site]) -> Curves | None:
+    """The curves, and for sites without one that of the last alike; None if a site has none alike."""
+    found, alike = dict(curves), {}
+    for site in sites:
+        if site.name in found:
+            alike[site.part, site.units] = found[site.name]
+        elif (site.part, site.units) in alike:
+            found[site.name] = alike[site.part, site.units]
+        else:
+            return None
+    return found
 
 
 def _saving(stages: list[Stage], prepared: Prepared, saves: bool) -> list[Stage]:
@@ -90,13 +105,15 @@ def _cutting(prepared: Prepared, recipe: Recipe, plan: Plan) -> list[Stage]:
     """Carrying out a plan."""
     if recipe.method != "stat":
         return _refitting(prepared, {name: float(width) for name, width in plan.widths.items()})
-    last = {
-        kind: max(
-            (s.block + 1 for s in prepared.anatomy.sites if s.kind == kind and plan[s] < s.units), default=0
-        )
-        for kind in ("feed_forward", "attention")
-    }
-    return [_walk(prepared, kind, blocks) for kind, blocks in last.items() if blocks]
+    return [_pruning(prepared, plan, measured=False)]
+
+
+def _pruning(prepared: Prepared, plan: Plan | None, *, measured: bool) -> Stage:
+    """Cutting by method stat, everywhere if there is no plan yet; `measured` neurons have their factors."""
+    anatomy = prepared.anatomy
+    sites = [site for site in anatomy.sites if plan is None or plan[site] < site.units]
+    again = not measured or anatomy.shelf.lends
+    return prune_ahead(anatomy, Load.of(prepared.samples.batches), sites, again=again)
 
 
 def _choosing(prepared: Prepared, recipe: Recipe) -> list[Stage]:
@@ -131,12 +148,3 @@ def _refitting(prepared: Prepared, widths: dict[str, float]) -> list[Stage]:
     compared = min(PROBE_TOKENS, load.tokens[-1] // HOLD_OUT)
     stage = refit_ahead(prepared.anatomy, load, widths)
     return [stage, compare_ahead(prepared.opened.model, compared, 1)]
-
-
-def _measuring(prepared: Prepared) -> Stage:
-    load = Load.of(prepared.samples.batches)
-    return stat_ahead(prepared.anatomy, load, "measure", BOTH, len(prepared.anatomy.blocks))
-
-
-def _walk(prepared: Prepared, kind: str, blocks: int) -> Stage:
-    return stat_ahead(prepared.anatomy, Load.of(prepared.samples.batches), kind, (kind,), blocks)

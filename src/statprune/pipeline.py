@@ -13,18 +13,21 @@ from transformers import PreTrainedModel
 
 from statprune.ahead import foreseeing, tell_chosen, tell_prepared
 from statprune.anatomy.lookup import anatomy_of
+from statprune.anatomy.shelf import State
 from statprune.budget.cost import Cost
 from statprune.budget.plan import Plan
 from statprune.checkpoint.aside import check_output
 from statprune.checkpoint.save import SavedFolder, save
+from statprune.checkpoint.unfinished import check_unfinished, unfinished
 from statprune.checkpoint.widths import adopt
 from statprune.engine.backends import maker
 from statprune.engine.measure import MakeAccumulator
 from statprune.engine.progress import Progress, no_progress
 from statprune.engine.refit import refit
-from statprune.engine.stat import measure, stat
+from statprune.engine.stat import Decide, measure, stat
 from statprune.engine.trace import Trace
 from statprune.evaluation.devices import evaluating
+from statprune.identity import identity_of
 from statprune.inputs import open_model
 from statprune.planning import allocated, hearing, start_of, surveyed
 from statprune.preparation import (
@@ -60,7 +63,7 @@ class Result:
     folder: SavedFolder | None = None
 
 
-def compress(
+def compress(  # noqa: PLR0913 - all but one are named
     model: PreTrainedModel | str | Path | None = None,
     *,
     data: Any = None,
@@ -68,6 +71,7 @@ def compress(
     out: str | Path | None = None,
     tokenizer: Any = None,
     dry_run: bool = False,
+    resume: bool = False,
     progress: Progress = no_progress,
     **options: Any,
 ) -> Result:
@@ -87,6 +91,8 @@ def compress(
         tokenizer: takes precedence over the model's own; needed for a model in memory whose data is text.
             For images and sound the processor.
         dry_run: stop when the plan is made; nothing is changed, nothing written, not even to `out`.
+        resume: go on with a run into `out` that did not end: its state is in a folder beside, block by block,
+            and the result is the same, bit for bit. Where there is none, the run begins.
         progress: called after every block with (stage, blocks done, blocks, facts): `engine.progress`. A
             `Reporter` makes time left of it.
         **options: the fields of `Recipe`: keep, of, plan, method, widths, samples, seq_len, text_column,
@@ -103,6 +109,7 @@ def compress(
     recipe = Recipe.of_options(options)
     if out is not None:
         check_output(Path(out))
+        check_unfinished(Path(out), resume=resume)
     model, source = start_of(model, data, measured, options)
     started = perf_counter()
     with ExitStack() as around:
@@ -122,6 +129,11 @@ def compress(
             return Result(None, plan, trace, _record(prepared, recipe, plan, trace), opened.tokenizer)
         if isinstance(model, PreTrainedModel):
             around.enter_context(_put_back_on_failure(prepared))
+        within = None
+        if out is not None:
+            shelf = around.enter_context(unfinished(Path(out), identity_of(prepared, recipe)))
+            prepared = replace(prepared, anatomy=replace(prepared.anatomy, shelf=shelf))
+            within = shelf.folder
         plan = _narrow(prepared, recipe, trace, progress, saves=saves)
         narrowed = anatomy_of(opened.model)
         adopt(opened.model, narrowed)
@@ -138,6 +150,7 @@ def compress(
             processor=opened.processor,
             record=record,
             verify_batch={name: value[:2] for name, value in prepared.samples.batches[0].items()},
+            within=within,
         )
         progress("save", 1, 1)
         return replace(result, folder=folder)
@@ -146,16 +159,38 @@ def compress(
 def _narrow(prepared: Prepared, recipe: Recipe, trace: Trace, progress: Progress, *, saves: bool) -> Plan:
     """Narrow the model in place; return the plan."""
     model, anatomy, batches = prepared.opened.model, prepared.anatomy, prepared.samples.batches
-    if recipe.method == "stat":
-        rule = stat_rule(recipe, prepared)
-        if prepared.plan is None:
-            progress = foreseeing(progress, prepared, recipe, rule, saves=saves)
-        return stat(model, anatomy, batches, prepared.plan or rule, _make(prepared, recipe), trace, progress)
-    plan = _decide(prepared, recipe, trace, progress)
-    tell_chosen(progress, prepared, recipe, plan, saves=saves)
+    plan = _decided(prepared, recipe, trace, progress)
+    if isinstance(plan, Plan):
+        tell_chosen(progress, prepared, recipe, plan, saves=saves)
+    else:
+        progress = foreseeing(progress, prepared, recipe, plan, saves=saves)
     started = perf_counter()
-    refit(model, anatomy, batches, plan, trace, progress)
-    trace.seconds["refit"] = perf_counter() - started
+    if isinstance(plan, Plan) and recipe.method == "refit":
+        refit(model, anatomy, batches, plan, trace, progress)
+        trace.seconds["refit"] = perf_counter() - started
+        return plan
+    return stat(model, anatomy, batches, plan, _make(prepared, recipe), trace, progress)
+
+
+def _decided(prepared: Prepared, recipe: Recipe, trace: Trace, progress: Progress) -> Plan | Decide:
+    """The plan, made once: a run that goes on takes the one it had. Method stat makes it on its way."""
+    shelf = prepared.anatomy.shelf
+    if recipe.method == "stat":
+        return prepared.plan or stat_rule(recipe, prepared)
+    earlier = shelf.earlier("plan", 0)
+    if earlier is not None:
+        facts = earlier.facts
+        trace.predicted, trace.damage, trace.search = facts["predicted"], facts["damage"], facts["search"]
+        return Plan(facts["widths"], facts["why"])
+    plan = _decide(prepared, recipe, trace, progress)
+    facts = {
+        "widths": dict(plan.widths),
+        "why": plan.why,
+        "predicted": trace.predicted,
+        "damage": trace.damage,
+        "search": trace.search,
+    }
+    shelf.note("plan", 0, State(facts=facts))
     return plan
 
 

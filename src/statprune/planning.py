@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from statprune import measurement as measurements
 from statprune.ahead import tell_measuring
+from statprune.anatomy.shelf import IN_MEMORY
 from statprune.budget.plan import Plan
 from statprune.budget.restrictions import Restrictions
 from statprune.calibration.batches import Batch
@@ -137,7 +138,7 @@ def allocated(
     plan = measurement.allocate(budget, widths)
     if not recipe.search:
         return plan
-    model, anatomy = prepared.opened.model, prepared.anatomy
+    model, anatomy = prepared.opened.model, replace(prepared.anatomy, shelf=IN_MEMORY)
     batches, restore = _enough(prepared), remember(model)
 
     def tried(plan: Plan) -> float:

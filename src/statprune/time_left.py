@@ -128,7 +128,7 @@ class TimeLeft:
 
     def _take(self, stage: str, done: int, blocks: int, facts: Facts) -> None:
         now = self._clock()
-        self._note(self._course(stage, blocks), done, now - self._since)
+        self._note(self._course(stage, blocks), done, None if facts.recalled else now - self._since)
         if facts.ahead is not None:
             self._device = facts.device or self._device
             self._rates = self._rates or self._find_rates(self._device)
@@ -191,9 +191,10 @@ class TimeLeft:
             earlier.done = len(earlier.expected)
         return found
 
-    def _note(self, course: Course, done: int, spent: float) -> None:
-        course.own += sum(course.expected[course.done : done])
-        course.spent += spent
+    def _note(self, course: Course, done: int, spent: float | None) -> None:
+        if spent is not None:
+            course.own += sum(course.expected[course.done : done])
+            course.spent += spent
         course.done = done
 
     def _factor(self, course: Course) -> float:

@@ -206,7 +206,7 @@ def test_our_own_failure_is_one_line_and_exit_code_1(
 
 
 @pytest.mark.parametrize("extra", [(), ("--json",)])
-def test_an_interrupt_ends_with_130_and_leaves_nothing(
+def test_an_interrupt_ends_with_130_and_leaves_no_half_folder(
     extra: tuple[str, ...], command: Command, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Interrupted when the folder is being written."""
@@ -217,8 +217,9 @@ def test_an_interrupt_ends_with_130_and_leaves_nothing(
     )  # fmt: skip
     assert ended.code == 130
     assert ended.err.splitlines()[-1].startswith("interrupted")
+    assert ended.err.endswith(f"{tmp_path}/out.unfinished keeps what was done: go on with --resume.\n")
     assert "Traceback" not in ended.err
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["out.unfinished"]
 
 
 def listing(folder: Path) -> dict[str, int]:

@@ -111,20 +111,24 @@ def test_samples_with_padding_in_front_are_probed_whole() -> None:
 def test_what_is_tried_out_goes_on_beside_the_dense_model() -> None:
     """Three tries, each of one block; the outputs of such models as a whole say the same."""
     model = tiny_model("llama").double()
-    blocks, batch = anatomy_of(model).blocks, tiny_batch(model)
-    probe = Probe(model, anatomy_of(model), [batch])
+    anatomy, batch = anatomy_of(model), tiny_batch(model)
+    probe = Probe(model, anatomy, [batch])
     dense, wanted = model(**batch).logits, []
-    for index, block in enumerate(blocks):
-        for factor in (1.0, 0.5) if index == 1 else (0.7,):
+    for index, block in enumerate(anatomy.blocks):
+        site = anatomy.sites_of_block(index)[1]
+        for width, factor in ((3, 1.0), (5, 0.5)) if index == 1 else ((7, 0.7),):
             weight = block.mlp.down_proj.weight
             before = weight.clone()
+            probe.try_out(block, site, width, factor * weight)
+            assert torch.equal(weight, before)
             weight.mul_(factor)
-            assert probe.tried(block, index) == len(wanted)
             p, q = (torch.log_softmax(each.float(), dim=-1) for each in (dense, model(**batch).logits))
             wanted.append(float((p.exp() * (p - q)).sum(dim=-1).mean()))
             weight.copy_(before)
         probe.advance(block, index)
     found, unit = probe.divergences()
     assert unit == CHOICES
-    assert found == pytest.approx(wanted, rel=1e-3, abs=1e-6)
-    assert [each > 1e-4 for each in found] == [True, False, True, True]
+    assert [[width for width, _ in each] for each in found.values()] == [[7], [3, 5], [7]]
+    values = [value for each in found.values() for _, value in each]
+    assert values == pytest.approx(wanted, rel=1e-3, abs=1e-6)
+    assert [each > 1e-4 for each in values] == [True, False, True, True]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+import statprune.engine.probe as probing
 from statprune.anatomy.lookup import anatomy_of
 from statprune.anatomy.producers import module_at
 from statprune.anatomy.sites import Site
@@ -141,12 +142,12 @@ def test_it_is_as_it_was_even_if_a_measurement_fails(monkeypatch: pytest.MonkeyP
     anatomy = anatomy_of(model)
     probe = Probe(model, anatomy, probed(model))
 
-    def fail(*_) -> int:
+    def fail(*_) -> None:
         weight = anatomy.blocks[0].self_attn.o_proj.weight
         assert not torch.equal(weight, before["model.layers.0.self_attn.o_proj.weight"])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(probe, "tried", fail)
+    monkeypatch.setattr(probing, "advance", fail)
     with pytest.raises(KeyboardInterrupt):
         survey(model, anatomy, batches_of(model), probe)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

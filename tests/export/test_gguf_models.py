@@ -95,6 +95,8 @@ def test_empty_blocks_are_written_so_that_llama_cpp_does_not_lose_more(
     assert (written.heads, written.neurons) == (heads, neurons)
     graph = LlamaGraph(tmp_path / "model.gguf")
     torch.testing.assert_close(graph.logits(IDS), logits_of(model), rtol=0, atol=1e-5)
+    rows = [len(graph.weights[f"blk.{block}.ffn_up.weight"]) for block in range(len(neurons))]
+    assert tuple(rows) == neurons
     added = any(given != wrote for given, wrote in zip([each[2] for each in widths], neurons, strict=True))
     assert any("one neuron of zeros" in note for note in written.notes) is added
 

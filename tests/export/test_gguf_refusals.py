@@ -120,6 +120,47 @@ def test_logits_that_differ_keep_nothing(off: float, tmp_path: Path, monkeypatch
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+@pytest.mark.parametrize(
+    ("model_type", "dtype", "positions", "off", "kept"),
+    [
+        ("mixtral", "f16", 11, 1.0, True),
+        ("mixtral", "f16", 13, 1.0, False),
+        ("mixtral", "f32", 1, 0.01, False),
+        ("llama", "f16", 1, 1.0, False),
+        ("gpt2", "f32", 24, 0.01, True),
+        ("gpt2", "f32", 1, 0.2, False),
+    ],
+)
+def test_what_rounding_may_do_is_allowed_and_no_more(
+    model_type: str,
+    dtype: str,
+    positions: int,
+    off: float,
+    kept: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Experts may be others at some positions where weights are rounded; gelu is looked up in f16.
+    model = tiny_model(model_type)
+
+    def almost(path: Path, ids: list[int], *, text: str) -> dict[str, Any]:
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0].numpy().copy()
+        logits[:positions, 5] += off
+        return {"logits": logits, "tokens": np.array([], int)}
+
+    monkeypatch.setattr(target, "runtime_version", lambda: "0.0")
+    monkeypatch.setattr(target, "run", almost)
+    folder, out = saved(tmp_path / "model", model), tmp_path / "model.gguf"
+    if kept:
+        written = export_gguf(folder, out, dtype=dtype, tokenizer=False)
+        assert written.difference == pytest.approx(off, rel=0.05)
+        return
+    with pytest.raises(VerificationError, match=r"logits of llama.cpp differ by"):
+        export_gguf(folder, out, dtype=dtype, tokenizer=False)
+    assert not out.exists()
+
+
 def test_a_runtime_that_dies_is_our_failure(tmp_path: Path) -> None:
     # With llama.cpp it is no GGUF file; without, the module to open it with is missing.
     (tmp_path / "no.gguf").write_bytes(b"no")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers.trainers import BpeTrainer
-from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, GemmaTokenizer, LlamaTokenizer, PreTrainedTokenizerFast
 
 from statprune.errors import ModelError
 from statprune.export.gguf import export_gguf
@@ -135,6 +135,13 @@ def test_the_llama_tokenizer_of_transformers_can_be_said(options: dict[str, Any]
     found = told(LlamaTokenizer(vocab=core["vocab"], merges=merges, **options), rows=520)
     assert (found.model, found.add_space_prefix) == ("llama", prefix)
     assert (found.types[0], found.special["unk"]) == (2, 0)
+
+
+def test_the_gemma_tokenizer_of_transformers_can_be_said() -> None:
+    core = json.loads((STORIES / "tokenizer.json").read_text())["model"]
+    merges = [tuple(pair) for pair in core["merges"]]
+    found = told(GemmaTokenizer(vocab=core["vocab"], merges=merges), rows=520)
+    assert (found.model, found.add_space_prefix) == ("llama", False)
 
 
 def test_merges_that_no_scores_can_say_are_refused() -> None:

@@ -1,5 +1,6 @@
 """Model -> its entry and its sites; an unknown model gets an error that holds a draft entry."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from statprune.anatomy.encoders import ENCODERS
 from statprune.anatomy.entry_file import read_entry
 from statprune.anatomy.parts import DOWN, GATE_UP, Architecture, Stack, Unprunable
 from statprune.anatomy.producers import module_at
+from statprune.anatomy.shelf import IN_MEMORY, Shelf
 from statprune.anatomy.sites import Site
 from statprune.errors import ModelError, UnknownArchitectureError
 
@@ -77,6 +79,13 @@ class Anatomy:
     entry: Architecture
     runs: tuple[Run, ...]
     sites: tuple[Site, ...]
+    shelf: Shelf = IN_MEMORY
+
+    def visited(self, end: int | None = None) -> Iterator[tuple[int, nn.Module]]:
+        """The blocks in front of number `end`, each with its weights at hand for a while."""
+        for index, block in enumerate(self.blocks[:end]):
+            with self.shelf.taken(index):
+                yield index, block
 
     @property
     def blocks(self) -> tuple[nn.Module, ...]:

@@ -32,39 +32,45 @@ def check_output(out: Path) -> None:
 
 
 @contextmanager
-def aside(out: Path) -> Iterator[Path]:
+def aside(out: Path, within: Path | None = None) -> Iterator[Path]:
     """A name beside `out` to write a file or a folder to; renamed to `out` if all went well, else removed.
 
-    What is written is on the disk, not only on its way there, before it gets its name.
+    `within` is a folder on the same disk, for a name there. What is written is on the disk, not only on its
+    way there, before it gets its name.
 
     Raises:
         OutputError: `out` exists, cannot be made, or appeared meanwhile.
     """
     check_output(out)
-    partial = _partial(out)
+    partial = _partial(out) if within is None else within / "output.partial"
     try:
+        _remove(partial)
         yield partial
         for path in (partial, *partial.rglob("*")):
-            _flush(path)
+            flush(path)
         if os.path.lexists(out):
             raise OutputError(f"{out} appeared meanwhile, and nothing is ever overwritten.")
         partial.rename(out)
-        _flush(partial.parent)
+        flush(out.absolute().parent)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{out} could not be written: {error}. Nothing was left behind.") from error
     finally:
-        if partial.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            partial.unlink(missing_ok=True)
+        _remove(partial)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _partial(out: Path) -> Path:
     return out.absolute().parent / f".{out.name}.{secrets.token_hex(4)}.partial"
 
 
-def _flush(path: Path) -> None:
-    """Of a folder, the names in it."""
+def flush(path: Path) -> None:
+    """Bring what was written to the disk; of a folder, the names in it."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

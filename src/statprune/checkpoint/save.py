@@ -49,6 +49,7 @@ def save(  # noqa: PLR0913 - all but three are named
     record: Mapping[str, Any],
     max_shard_size: str = "5GB",
     verify_batch: Mapping[str, Tensor] | None = None,
+    within: Path | None = None,
 ) -> SavedFolder:
     """Write `model` and all that belongs to it to the new folder `out`, open it again, and compare.
 
@@ -66,6 +67,7 @@ def save(  # noqa: PLR0913 - all but three are named
         record: how this model was made; becomes statprune.json.
         max_shard_size: of one weights file.
         verify_batch: inputs on which the saved model must give the outputs of `model`.
+        within: a folder on the same disk, where it is written first; else beside `out`.
 
     Raises:
         OutputError: `out` exists, or could not be written.
@@ -74,7 +76,7 @@ def save(  # noqa: PLR0913 - all but three are named
     encoding = encode(model, anatomy)
     modules = source if belongs_to(source, stock_class_of(type(model)).__name__) else None
     place = "" if modules is None else place_of_transformer(modules)
-    with aside(out) as folder:
+    with aside(out, within) as folder:
         (folder / place).mkdir(parents=True)
         _write_model(model, encoding, folder / place, max_shard_size)
         if modules is not None:

@@ -20,6 +20,7 @@ from statprune.cli.options import (
     ProgressMode,
     Protect,
     Quiet,
+    Resume,
     SeqLen,
     TextColumn,
     columns,
@@ -88,6 +89,7 @@ def compress_command(
     search: Annotated[
         bool, typer.Option("--search", help="Refine the plan by trying its neighbours out; slower.")
     ] = False,
+    resume: Resume = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing.")] = False,
     progress: ProgressMode = "auto",
     quiet: Quiet = False,
@@ -116,6 +118,7 @@ def compress_command(
             measured=measured,
             out=out,
             dry_run=dry_run,
+            resume=resume,
             progress=on_block,
             keep=keep,
             of=of,

@@ -3,11 +3,13 @@
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import typer
 from rich.console import Console
 
+from statprune.checkpoint.unfinished import folder_for
 from statprune.cli.compress import compress_command
 from statprune.cli.demo import demo_command
 from statprune.cli.evaluate import evaluate_command
@@ -56,9 +58,20 @@ def run(arguments: list[str] | None = None) -> None:
             raise
         sys.exit(_report(error, given))
     except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted; nothing half-written is left.", highlight=False)
+        told = f"interrupted; nothing half-written is left.{_kept(given)}"
+        Console(stderr=True, soft_wrap=True).print(told, highlight=False, markup=False)
         sys.exit(INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _kept(given: list[str]) -> str:
+    """Where the state of the run that `given` began is kept, if it is."""
+    for option, value in zip(given, [*given[1:], ""], strict=True):
+        if option == "--out" or option.startswith("--out="):
+            folder = folder_for(Path(value if option == "--out" else option.partition("=")[2]))
+            if folder.exists():
+                return f" {folder} keeps what was done: go on with --resume."
+    return ""
 
 
 def _report(error: Exception, given: list[str]) -> int:
@@ -77,7 +90,7 @@ def _report(error: Exception, given: list[str]) -> int:
 
 def _told(error: Exception, given: list[str]) -> tuple[str, int]:
     if isinstance(error, StatpruneError):
-        return str(error), error.exit_code
+        return " ".join([str(error), *getattr(error, "__notes__", ())]), error.exit_code
     if isinstance(error, _USAGE):
         message = str(getattr(error, "format_message", error.__str__)())
         return message + _value(getattr(error, "param", None), given), InputError.exit_code

@@ -50,6 +50,10 @@ Entry = Annotated[
         help="A TOML file that describes a kind of model which this package does not know; repeatable.",
     ),
 ]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on with a run into the same folder that did not end, block by block."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")]
 ProgressMode = Annotated[
     str,

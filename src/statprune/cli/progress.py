@@ -30,8 +30,7 @@ SILENT = 10.0
 STAGES = {
     "prepare": "checking and loading",
     "measure": "measuring the dense model",
-    "feed_forward": "cutting neurons",
-    "attention": "cutting heads",
+    "prune": "cutting neurons and heads",
     "survey": "measuring errors and damage",
     "compare": "comparing outputs",
     "latency": "timing widths",

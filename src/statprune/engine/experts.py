@@ -17,7 +17,7 @@ from statprune.anatomy.producers import module_at
 from statprune.anatomy.sites import Site
 from statprune.budget.damage import widths_to_measure
 from statprune.calibration.routing import Routed
-from statprune.engine.probe import Probe, Tried
+from statprune.engine.probe import Candidates
 from statprune.linalg.accumulator import Accumulator
 from statprune.linalg.elimination import eliminate
 from statprune.linalg.factor import Factor, Interpolation
@@ -62,8 +62,8 @@ class Readings:
             gram.update(of_expert(self.module, expert, routed)[1], product_dtype=torch.float32)
         return gram
 
-    def curve(self, block: nn.Module, probe: Probe, levels: Sequence[float], damping: float) -> Tried:
-        """Errors of the site's experts, and a few widths tried out."""
+    def candidates(self, levels: Sequence[float], damping: float) -> Candidates:
+        """Errors of the site's experts, and a few widths to try out."""
         W = weight_of(self.module).double()
         whole, errors, orders = 0.0, torch.zeros(self.site.units + 1, dtype=torch.float64), []
         largest = sizes(self.module).argsort(dim=1, descending=True)
@@ -80,18 +80,17 @@ class Readings:
             orders.append(order)
             errors += error
         if whole <= 0:
-            return Tried(np.zeros(self.site.units + 1))
+            return Candidates(np.zeros(self.site.units + 1))
         curve = (errors / whole).numpy()
-        tries = [
-            (width, self._try(block, [order[:width] for order in orders], W, probe, damping))
+        weights = [
+            (width, self._narrowed([order[:width] for order in orders], W, damping))
             for width in widths_to_measure(curve, levels)
         ]
-        return Tried(curve, tries)
+        return Candidates(curve, weights)
 
-    def _try(self, block: nn.Module, kept: Sequence[Tensor], W: Tensor, probe: Probe, damping: float) -> int:
-        """The dense model with only these experts narrowed to `kept`."""
-        weight = weight_of(self.module)
-        before, narrowed = weight.clone(), torch.zeros_like(W)
+    def _narrowed(self, kept: Sequence[Tensor], W: Tensor, damping: float) -> Tensor:
+        """What the experts' weight becomes if only the neurons `kept` are read."""
+        narrowed = torch.zeros_like(weight_of(self.module))
         for expert, units in enumerate(kept):
             gram = self.gram(expert)
             G = gram.matrix
@@ -99,12 +98,8 @@ class Readings:
                 fitted = ridge(G[units[:, None], units], G[units] @ W[expert].T, damping).X.T
             else:
                 fitted = W[expert][:, units]
-            narrowed[expert][:, units] = fitted
-        try:
-            weight.copy_(narrowed)
-            return probe.tried(block, self.site.block)
-        finally:
-            weight.copy_(before)
+            narrowed[expert][:, units] = fitted.to(narrowed.dtype)
+        return narrowed
 
 
 def _uncorrected(G: Tensor, W: Tensor, order: Tensor) -> Tensor:

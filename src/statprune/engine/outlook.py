@@ -98,16 +98,37 @@ def refit_ahead(anatomy: Anatomy, load: Load, widths: Mapping[str, float]) -> St
     return Stage("refit", tuple(blocks))
 
 
-def stat_ahead(anatomy: Anatomy, load: Load, name: str, kinds: Sequence[str], last: int) -> Stage:
-    """A walk of method stat through the blocks before `last` that factors the sites of these kinds."""
+def measure_ahead(anatomy: Anatomy, load: Load) -> Stage:
+    """The walk of method stat that measures every site."""
+    blocks = [
+        _walked(anatomy, index, block, load, anatomy.sites_of_block(index))
+        for index, block in enumerate(anatomy.blocks)
+    ]
+    return Stage("measure", tuple(blocks))
+
+
+def prune_ahead(anatomy: Anatomy, load: Load, sites: Sequence[Site], *, again: bool) -> Stage:
+    """Cutting `sites` by method stat; factors of neurons are there, or made `again` on a walk beside."""
+    last = max((site.block + 1 for site in sites), default=0)
     blocks = []
     for index, block in enumerate(anatomy.blocks[:last]):
-        work = _forward(anatomy, index, block, load)
-        for site in anatomy.sites_of_block(index):
-            if site.kind in kinds:
-                work += _factored(site, block, load.at(anatomy, index)[0])
+        here = [site for site in sites if site.block == index]
+        heads = [site for site in here if site.kind == "attention"]
+        neurons = [site for site in here if site.kind == "feed_forward"]
+        work = _walked(anatomy, index, block, load, heads)
+        if again:
+            work += _walked(anatomy, index, block, load, neurons)
+        for site in neurons:
+            m = _columns(site)
+            work += Work(algebra=m**3 / 6 + m * m * _width(site, block)).times(max(1, site.experts))
         blocks.append(work)
-    return Stage(name, tuple(blocks))
+    return Stage("prune", tuple(blocks))
+
+
+def _walked(anatomy: Anatomy, index: int, block: nn.Module, load: Load, sites: Sequence[Site]) -> Work:
+    """One pass through a block in which `sites` are factored."""
+    tokens = load.at(anatomy, index)[0]
+    return sum((_factored(site, block, tokens) for site in sites), _forward(anatomy, index, block, load))
 
 
 def latency_ahead(anatomy: Anatomy, load: Load) -> Stage:

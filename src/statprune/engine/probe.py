@@ -6,26 +6,28 @@ All of them pass a block together, so that every block is visited once, whatever
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy
-from statprune.budget.damage import DamageCurve, Floats
+from statprune.anatomy.producers import module_at
+from statprune.anatomy.sites import Site
+from statprune.budget.damage import Floats
 from statprune.calibration.batches import Batch
 from statprune.calibration.stream import Stream, advance, before_first_block
 from statprune.engine.divergence import Outputs
+from statprune.surgery.linear import weight_of
 
 
 @dataclass(frozen=True, eq=False)
-class Tried:
-    """One site's errors, as in `DamageCurve`, and the (width, number of the try) at a few widths."""
+class Candidates:
+    """One site's errors, as in `DamageCurve`, and at a few widths what its consumer would become.
+
+    `weights`: (width, the consumer's weight, as large as it is, the columns that are gone zero).
+    """
 
     error: Floats
-    tries: Sequence[tuple[int, int]] = ()
-
-    def curve(self, divergences: Sequence[float]) -> DamageCurve:
-        """The damage curve, once every try's divergence is known."""
-        return DamageCurve(self.error, [(width, divergences[number]) for width, number in self.tries])
+    weights: Sequence[tuple[int, Tensor]] = ()
 
 
 class Probe:
@@ -39,23 +41,31 @@ class Probe:
     def __init__(self, model: PreTrainedModel, anatomy: Anatomy, batches: Sequence[Batch]) -> None:
         self._model, self._anatomy, self._batches = model, anatomy, batches
         self.stream = before_first_block(model, anatomy, batches)
-        self._tries: list[Stream] = []
+        self._tries: list[tuple[str, int, Stream]] = []
         self._behind = 0
 
-    def tried(self, block: nn.Module, index: int) -> int:
-        """Send the samples through `block`, number `index`, as it is now; the number of this try."""
-        beside = self.stream.fork()
-        advance(beside, block, index)
-        self._tries.append(beside)
-        return len(self._tries) - 1
+    def try_out(self, block: nn.Module, site: Site, width: int, weight: Tensor) -> None:
+        """Send the samples through `block` with this weight of the site's consumer; then it is as it was."""
+        beside, own = self.stream.fork(), weight_of(module_at(block, site.consumer))
+        before = own.clone()
+        try:
+            own.copy_(weight)
+            advance(beside, block, site.block)
+        finally:
+            own.copy_(before)
+        self._tries.append((site.name, width, beside))
 
     def advance(self, block: nn.Module, index: int) -> None:
         """Move all that stand in front of `block` through it; those that have tried it are behind."""
-        for stream in (*self._tries[: self._behind], self.stream):
-            advance(stream, block, index)
+        for _, _, beside in self._tries[: self._behind]:
+            advance(beside, block, index)
+        advance(self.stream, block, index)
         self._behind = len(self._tries)
 
-    def divergences(self) -> tuple[list[float], str]:
-        """Behind the last block: of every try, in order, and what they are measured in."""
+    def divergences(self) -> tuple[dict[str, list[tuple[int, float]]], str]:
+        """Behind the last block: of every site the (width, divergence) tried, and what it is measured in."""
         outputs = Outputs(self._model, self._anatomy, self._batches, self.stream.hidden)
-        return [outputs.divergence(each.hidden) for each in self._tries], outputs.unit
+        found: dict[str, list[tuple[int, float]]] = {}
+        for name, width, beside in self._tries:
+            found.setdefault(name, []).append((width, outputs.divergence(beside.hidden)))
+        return found, outputs.unit

@@ -53,6 +53,7 @@ class Facts:
         error: its relative error, ||(Z - Z_kept T) W^T||_F / ||Z W^T||_F.
         ahead: the stages to come, in order; None where nothing new is known about them.
         device: where the model computes, such as "cpu" or "cuda:0"; None where that has been said.
+        recalled: whether this block had been done by an earlier run, so that its time tells nothing.
         curves: error curves of the sites measured so far (method stat).
     """
 
@@ -60,6 +61,7 @@ class Facts:
     error: float | None = None
     ahead: Sequence[Stage] | None = None
     device: str | None = None
+    recalled: bool = False
     curves: Curves | None = None
 
 

@@ -37,6 +37,7 @@ from statprune.calibration.stream import Stream, advance, before_first_block, un
 from statprune.engine.carriers import improve
 from statprune.engine.divergence import PROBE_TOKENS, Outputs, every_row, first_of, held_out, taken
 from statprune.engine.expert_fits import narrow_experts
+from statprune.engine.journal import mark, narrow_again, narrowed, recall
 from statprune.engine.measure import consumer_weight
 from statprune.engine.passage import Data, MakeGood, Passage, observed
 from statprune.engine.progress import Progress, no_progress
@@ -72,7 +73,8 @@ def refit(
 ) -> None:
     """Narrow `model` in place to `plan`, block by block.
 
-    `steps` are taken at every site in turn; by default `adapt` and `narrow`.
+    `steps` are taken at every site in turn; by default `adapt` and `narrow`. What the shelf has of a block
+    from an earlier run is not made again.
 
     Cost: about three forward passes, for every site a Gram matrix and an elimination, and where there are
     tokens enough five passes through its carrier and consumer, there and back. Memory: both streams, one
@@ -82,21 +84,30 @@ def refit(
     thin = dense.fork()
     data = Data(batches, held_out(batches))
     steps = (adapt, narrow) if steps is None else steps
-    narrowed = [site for site in anatomy.sites if plan[site] < site.units]
-    first = min((site.block for site in narrowed), default=len(anatomy.blocks))
-    for index, block in enumerate(anatomy.blocks):
+    first = min(
+        (site.block for site in anatomy.sites if plan[site] < site.units), default=len(anatomy.blocks)
+    )
+    for index, block in anatomy.visited():
+        sites, earlier = anatomy.sites_of_block(index), anatomy.shelf.earlier("refit", index)
         if index < first:
             advance(dense, block, index)
             thin = dense.fork()
+        elif earlier is not None:
+            advance(dense, block, index)
+            narrow_again(block, sites, earlier)
+            advance(thin, block, index)
+            recall(earlier, trace, thin)
         else:
-            seen = observed(dense, block, index, anatomy.sites_of_block(index))
+            since = mark(trace)
+            seen = observed(dense, block, index, sites)
             thin.stand_before(index)
             passage = Passage(anatomy, block, index, thin, seen, data)
-            for site in anatomy.sites_of_block(index):
+            for site in sites:
                 for step in steps:
                     step(passage, site, plan[site], trace)
             advance(thin, block, index)
-        progress("refit", index + 1, len(anatomy.blocks), trace.facts())
+            anatomy.shelf.note("refit", index, narrowed(block, trace, since, thin))
+        progress("refit", index + 1, len(anatomy.blocks), trace.facts(recalled=earlier is not None))
     _finish(model, anatomy, data, dense, thin, trace)
     progress("compare", 1, 1, trace.facts())
 

@@ -13,27 +13,31 @@ Source: "STAT: Shrinking Transformers After Training", Flynn, Wang, Alvarez, De 
 arXiv 2406.00061, sections 2 to 5.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy
 from statprune.anatomy.parts import SiteKind
+from statprune.anatomy.shelf import State
 from statprune.anatomy.sites import Site
 from statprune.budget.curves import Curve, Curves
 from statprune.budget.plan import Plan
 from statprune.calibration.batches import Batch
-from statprune.calibration.stream import before_first_block
+from statprune.calibration.stream import advance, before_first_block
 from statprune.engine.experts import ExpertFactors
+from statprune.engine.journal import mark, narrow_again, narrowed, recall
 from statprune.engine.measure import MakeAccumulator, consumer_weight, curve_of, factor_of, through_block
 from statprune.engine.progress import Facts, Progress, no_progress
 from statprune.engine.trace import Trace
 from statprune.linalg.factor import Factor
 from statprune.surgery.cut import cut
+
+KINDS: tuple[SiteKind, SiteKind] = ("feed_forward", "attention")
+"""In the order in which they are cut."""
 
 Decide = Callable[[Curves], Plan]
 
@@ -45,24 +49,33 @@ def measure(
     batches: Sequence[Batch],
     make: MakeAccumulator,
     progress: Progress = no_progress,
+    *,
+    keep_factors: bool = True,
 ) -> tuple[dict[str, Curve], dict[str, Factor | ExpertFactors]]:
     """Curves of all sites, and the factors of the neuron sites, from one walk through the model as it is.
 
     Cost: one forward pass, a Gram matrix (or its like) and a factorisation per site. The factors, units^2
-    numbers per block, stay in memory until the plan is made.
+    numbers per block, stay in memory until the plan is made, unless `keep_factors` is false.
     """
     curves: dict[str, Curve] = {}
     factors: dict[str, Factor | ExpertFactors] = {}
     stream = before_first_block(model, anatomy, batches)
-    for index, block in enumerate(anatomy.blocks):
-        sites = anatomy.sites_of_block(index)
-        seen = through_block(stream, block, index, sites, make)
-        for site in sites:
-            factor = factor_of(site, block, seen.pop(site.name))
-            curves[site.name] = curve_of(site, factor, consumer_weight(site, block))
-            if site.kind == "feed_forward":
-                factors[site.name] = factor
-        progress("measure", index + 1, len(anatomy.blocks), Facts(curves=curves))
+    for index, block in anatomy.visited():
+        sites, earlier = anatomy.sites_of_block(index), anatomy.shelf.earlier("measure", index)
+        if earlier is not None:
+            advance(stream, block, index)
+            curves |= _curves_of(earlier)
+        else:
+            seen = through_block(stream, block, index, sites, make)
+            for site in sites:
+                factor = factor_of(site, block, seen.pop(site.name))
+                curves[site.name] = curve_of(site, factor, consumer_weight(site, block))
+                if site.kind == "feed_forward" and keep_factors:
+                    factors[site.name] = factor
+            anatomy.shelf.note("measure", index, _state_of({site.name: curves[site.name] for site in sites}))
+        progress(
+            "measure", index + 1, len(anatomy.blocks), Facts(curves=curves, recalled=earlier is not None)
+        )
     return curves, factors
 
 
@@ -78,70 +91,69 @@ def stat(
 ) -> Plan:
     """Narrow `model` in place to `plan`, or to what `plan` decides from the curves; return the plan.
 
-    A plan that is known beforehand costs less: each block's neurons are cut as soon as the data has
-    passed it, and no factor is kept.
+    With a plan that is known beforehand the data takes both walks side by side, and every block is visited
+    once: its neurons are cut as soon as the dense data has passed it, its heads behind the other's. Else
+    the first walk is `measure`; its factors are kept until the plan is made, or made again where blocks lie
+    on a shelf. What the shelf has of a block from an earlier run
+    is not made again.
     """
-    walk = _Walk(model, anatomy, batches, make, trace, progress)
-    started = perf_counter()
-    if isinstance(plan, Plan):
-        walk.prune(plan, "feed_forward")
-    else:
-        curves, factors = measure(model, anatomy, batches, make, progress)
+    factors: dict[str, Factor | ExpertFactors] = {}
+    if not isinstance(plan, Plan):
+        started = perf_counter()
+        kept = not anatomy.shelf.lends
+        curves, factors = measure(model, anatomy, batches, make, progress, keep_factors=kept)
         plan = plan(curves)
-        for site in _narrowed(anatomy, plan, "feed_forward"):
-            _prune(anatomy, site, factors.pop(site.name), plan[site], curves[site.name].output, trace)
-    trace.seconds["neurons"] = perf_counter() - started
-
+        trace.seconds["measure"] = perf_counter() - started
     started = perf_counter()
-    walk.prune(plan, "attention")
-    trace.seconds["heads"] = perf_counter() - started
+    sites = [site for site in anatomy.sites if plan[site] < site.units]
+    missing = [site for site in sites if site.kind == "feed_forward" and site.name not in factors]
+    dense = before_first_block(model, anatomy, batches) if missing else None
+    thin = before_first_block(model, anatomy, batches) if dense is None else dense.fork()
+    last = max((site.block for site in sites), default=-1)
+    for index, block in anatomy.visited(last + 1):
+        here = [site for site in sites if site.block == index]
+        neurons, heads = ([site for site in here if site.kind == kind] for kind in KINDS)
+        earlier, since = anatomy.shelf.earlier("prune", index), mark(trace)
+        unknown = [] if earlier is not None else [site for site in neurons if site in missing]
+        if dense is not None and index <= missing[-1].block:
+            seen = through_block(dense, block, index, unknown, make)
+            factors |= {site.name: factor_of(site, block, seen.pop(site.name)) for site in unknown}
+        if earlier is not None:
+            narrow_again(block, neurons, earlier)
+            advance(thin, block, index)
+            narrow_again(block, heads, earlier)
+            recall(earlier, trace, thin)
+        else:
+            for site in neurons:
+                _prune(block, site, factors.pop(site.name), plan[site], trace)
+            walked = through_block(thin, block, index, heads, make)
+            for site in heads:
+                _prune(block, site, factor_of(site, block, walked.pop(site.name)), plan[site], trace)
+            anatomy.shelf.note("prune", index, narrowed(block, trace, since, thin))
+        progress("prune", index + 1, last + 1, trace.facts(recalled=earlier is not None))
+    trace.seconds["prune"] = perf_counter() - started
     return plan
 
 
-@dataclass(frozen=True, eq=False)
-class _Walk:
-    """The data's way through the model as it is when the walk begins, cutting behind it."""
-
-    model: PreTrainedModel
-    anatomy: Anatomy
-    batches: Sequence[Batch]
-    make: MakeAccumulator
-    trace: Trace
-    progress: Progress
-
-    def prune(self, plan: Plan, kind: SiteKind) -> None:
-        narrowed = _narrowed(self.anatomy, plan, kind)
-        if not narrowed:
-            return
-        stream = before_first_block(self.model, self.anatomy, self.batches)
-        last = narrowed[-1].block
-        for index in range(last + 1):
-            block = self.anatomy.blocks[index]
-            sites = [site for site in narrowed if site.block == index]
-            seen = through_block(stream, block, index, sites, self.make)
-            for site in sites:
-                factor = factor_of(site, block, seen.pop(site.name))
-                errors = factor.errors(consumer_weight(site, block))
-                _prune(self.anatomy, site, factor, plan[site], errors, self.trace)
-            self.progress(kind, index + 1, last + 1, self.trace.facts())
-
-
-def _narrowed(anatomy: Anatomy, plan: Plan, kind: SiteKind) -> list[Site]:
-    return [site for site in anatomy.sites if site.kind == kind and plan[site] < site.units]
-
-
-def _prune(
-    anatomy: Anatomy,
-    site: Site,
-    factor: Factor | ExpertFactors,
-    count: int,
-    errors: Tensor,  # (units + 1,) of the consumer's output
-    trace: Trace,
-) -> None:
-    block = anatomy.blocks[site.block]
+def _prune(block: nn.Module, site: Site, factor: Factor | ExpertFactors, count: int, trace: Trace) -> None:
+    weight = consumer_weight(site, block)
+    errors = factor.errors(weight)
     part = factor.interpolation(count)
-    cut(block, site, part.kept, consumer_weight(site, block) @ part.T.mT)
+    cut(block, site, part.kept, weight @ part.T.mT)
     relative = float(errors[count] / errors[0]) if float(errors[0]) > 0 else 0.0
     if isinstance(factor, ExpertFactors):
         trace.note_unseen(site, factor.unseen)
     trace.add(site, part.kept.tolist(), relative, part.condition, part.rank)
+
+
+def _state_of(curves: Mapping[str, Curve]) -> State:
+    parts = {f"{name}.{part}": own for name, curve in curves.items() for part, own in vars(curve).items()}
+    return State({name: own.clone() for name, own in parts.items()})  # one may be a view of another
+
+
+def _curves_of(state: State) -> dict[str, Curve]:
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, value in state.tensors.items():
+        site, _, part = name.rpartition(".")
+        found.setdefault(site, {})[part] = value
+    return {site: Curve(**parts) for site, parts in found.items()}

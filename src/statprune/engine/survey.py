@@ -6,7 +6,7 @@ left and a few samples are sent through, everything else being dense: they walk 
 the outputs. Every block is visited once. Nothing is changed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 
 import numpy as np
@@ -16,15 +16,16 @@ from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy
 from statprune.anatomy.producers import module_at
+from statprune.anatomy.shelf import State
 from statprune.anatomy.sites import Site
-from statprune.budget.damage import DamageCurve, widths_to_measure
+from statprune.budget.damage import DamageCurve, Floats, widths_to_measure
 from statprune.calibration.batches import Batch
-from statprune.calibration.stream import Reader, advance, before_first_block
+from statprune.calibration.stream import Reader, Stream, advance, before_first_block
 from statprune.engine.divergence import every_row, first_of, taken
 from statprune.engine.experts import Readings
 from statprune.engine.measure import consumer_weight, naming
-from statprune.engine.probe import Probe, Tried
-from statprune.engine.progress import Progress, no_progress
+from statprune.engine.probe import Candidates, Probe
+from statprune.engine.progress import Facts, Progress, no_progress
 from statprune.linalg.elimination import eliminate
 from statprune.linalg.gram import Gram
 from statprune.linalg.held_out import LOCAL
@@ -61,29 +62,59 @@ def survey(
     Cost: a forward pass of `batches`, a Gram matrix and an elimination a site, and for each site as many
     passes of the probe's samples through the blocks behind it as there are LEVELS.
     """
-    tried: dict[str, Tried] = {}
+    errors: dict[str, Floats] = {}
     stream = before_first_block(model, anatomy, batches)
-    for index, block in enumerate(anatomy.blocks):
-        sites = anatomy.sites_of_block(index)
+    for index, block in anatomy.visited():
+        sites, earlier = anatomy.sites_of_block(index), anatomy.shelf.earlier("survey", index)
         probe.stream.stand_before(index)
-        seen = {
-            site.name: Readings(site, block)
-            if site.experts
-            else Gram(site.units * site.columns, device=model.device)
-            for site in sites
-        }
-        advance(stream, block, index, {site.consumer: _reader(seen[site.name], site) for site in sites})
+        if earlier is not None:
+            advance(stream, block, index)
+            found = {site.name: _candidates_of(earlier, site) for site in sites}
+        else:
+            found = _candidates(stream, block, index, sites)
+            anatomy.shelf.note("survey", index, _state_of(found))
         for site in sites:
-            found = seen.pop(site.name)
-            if isinstance(found, Readings):
-                tried[site.name] = found.curve(block, probe, LEVELS, DAMPING)
-            else:
-                tried[site.name] = _tried(site, block, found.matrix, probe)
+            errors[site.name] = found[site.name].error
+            for width, weight in found[site.name].weights:
+                probe.try_out(block, site, width, weight)
         probe.advance(block, index)
-        progress("survey", index + 1, len(anatomy.blocks))
-    divergences, unit = probe.divergences()
+        progress("survey", index + 1, len(anatomy.blocks), Facts(recalled=earlier is not None))
+    measured, unit = probe.divergences()
     progress("compare", 1, 1)
-    return {name: each.curve(divergences) for name, each in tried.items()}, unit
+    return {name: DamageCurve(error, measured.get(name, ())) for name, error in errors.items()}, unit
+
+
+def _candidates(stream: Stream, block: nn.Module, index: int, sites: Sequence[Site]) -> dict[str, Candidates]:
+    """Advance the stream by one block, and say of each of its sites what it could become."""
+    seen = {
+        site.name: Readings(site, block)
+        if site.experts
+        else Gram(site.units * site.columns, device=stream.hidden[0].device)
+        for site in sites
+    }
+    advance(stream, block, index, {site.consumer: _reader(seen[site.name], site) for site in sites})
+    found = {}
+    for site in sites:
+        each = seen.pop(site.name)
+        if isinstance(each, Readings):
+            found[site.name] = each.candidates(LEVELS, DAMPING)
+        else:
+            found[site.name] = _of_site(site, block, each.matrix)
+    return found
+
+
+def _state_of(found: Mapping[str, Candidates]) -> State:
+    tensors, widths = {}, {}
+    for name, each in found.items():
+        tensors[name] = torch.from_numpy(each.error)
+        tensors |= {f"{name}.{width}": weight for width, weight in each.weights}
+        widths[name] = [width for width, _ in each.weights]
+    return State(tensors, widths)
+
+
+def _candidates_of(state: State, site: Site) -> Candidates:
+    weights = [(width, state.tensors[f"{site.name}.{width}"]) for width in state.facts[site.name]]
+    return Candidates(state.tensors[site.name].numpy(), weights)
 
 
 def _reader(gram: Gram | Readings, site: Site) -> Reader:
@@ -93,30 +124,24 @@ def _reader(gram: Gram | Readings, site: Site) -> Reader:
     return naming(lambda Z: gram.update(Z, product_dtype=torch.float32), site)
 
 
-def _tried(site: Site, block: nn.Module, G: Tensor, probe: Probe) -> Tried:
+def _of_site(site: Site, block: nn.Module, G: Tensor) -> Candidates:
     W = consumer_weight(site, block)
     whole = float(((W @ G) * W).sum())
     if whole <= 0:
-        return Tried(np.zeros(site.units + 1))
+        return Candidates(np.zeros(site.units + 1))
     found = eliminate(G, W.T, unit=site.columns, damping=DAMPING)
     error = (found.errors / whole).numpy()
-    tries = [
-        (width, _try(site, block, G, W, found.order[:width], probe))
+    weights = [
+        (width, _narrowed(site, block, G, W, found.order[:width]))
         for width in widths_to_measure(error, LEVELS)
     ]
-    return Tried(error, tries)
+    return Candidates(error, weights)
 
 
-def _try(site: Site, block: nn.Module, G: Tensor, W: Tensor, kept: Tensor, probe: Probe) -> int:
-    """The dense model with only `site` narrowed to `kept`: the consumer reads nothing of the others."""
+def _narrowed(site: Site, block: nn.Module, G: Tensor, W: Tensor, kept: Tensor) -> Tensor:
+    """What the consumer's weight becomes if it reads the units `kept` alone."""
     columns = site.columns_of(kept)
-    weight = weight_of(module_at(block, site.consumer))
-    before = weight.clone()
-    narrowed = torch.zeros_like(W)
+    narrowed = torch.zeros_like(weight_of(module_at(block, site.consumer)))
     fitted = ridge(G[columns[:, None], columns], G[columns] @ W.T, DAMPING)
-    narrowed[:, columns] = fitted.X.T
-    try:
-        weight.copy_(narrowed)
-        return probe.tried(block, site.block)
-    finally:
-        weight.copy_(before)
+    narrowed[:, columns] = fitted.X.T.to(narrowed.dtype)
+    return narrowed

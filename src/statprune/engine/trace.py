@@ -53,9 +53,11 @@ class Trace:
         """Note the cut of one site."""
         self.sites.append(SiteTrace(site.name, site.units, kept, relative_error, condition, rank))
 
-    def facts(self) -> Facts:
+    def facts(self, *, recalled: bool = False) -> Facts:
         """The site that was narrowed last, and its error."""
-        return Facts(self.sites[-1].site, self.sites[-1].relative_error) if self.sites else Facts()
+        if not self.sites:
+            return Facts(recalled=recalled)
+        return Facts(self.sites[-1].site, self.sites[-1].relative_error, recalled=recalled)
 
     def note_unseen(self, site: Site, experts: Sequence[int]) -> None:
         """Warn of experts that were given too few tokens to be fitted, if there are any."""

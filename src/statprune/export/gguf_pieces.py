@@ -19,6 +19,8 @@ def prefixes_space(rules: dict[str, Any]) -> bool | None:
     """Whether a text gets a space in front; None where more is done to it than writing spaces as ▁."""
     normalizer, split = rules["normalizer"], rules["pre_tokenizer"]
     steps = [] if normalizer is None else normalizer.get("normalizers", [normalizer])
+    if split is not None and split["type"] == "Split" and split["pattern"] == {"String": " "} and steps:
+        split = None  # Gemma's: where spaces are written as ▁ there is nothing left to split at
     replace = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
     prepend = {"type": "Prepend", "prepend": SPACE}
     if split is None and steps in ([prepend, replace], [replace]):

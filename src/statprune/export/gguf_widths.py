@@ -1,7 +1,7 @@
 """What llama.cpp can say of a model: the architecture that fits its widths, or why none does.
 
-Of its architectures few have widths of their own in every block: `deci` computes what Llama, Mistral and
-Qwen2 compute, `openelm` what Qwen3 with tied embeddings computes. The stock ones read one width.
+Of its architectures few have widths of their own in every block: `deci` computes what Llama, Mistral, Qwen2
+and Phi-3 compute, `openelm` what Qwen3 with tied embeddings computes. The stock ones read one width.
 """
 
 from collections.abc import Mapping
@@ -10,41 +10,34 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from statprune.anatomy.block_sites import has_experts
 from statprune.anatomy.lookup import entry_for, head_dim_of
+from statprune.anatomy.parts import DOWN, Stack
+from statprune.anatomy.producers import module_at, shape_of
 from statprune.checkpoint.classes import stock_class_of
 from statprune.errors import ModelError
+from statprune.export.gguf_families import GELU_TANH, MODEL_TYPES, Family, FileArchitecture, family_of
+from statprune.export.gguf_options import refuse_options, refuse_rope
 
-MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
-PER_LAYER = ("deci", "openelm")
-ROTATES_PAIRS = ("llama", "deci")
-"""Architectures that rotate neighbouring columns; the others, as transformers, those half a head apart."""
-_ROPE = ("default", "linear", "llama3")
-_BIASES: Mapping[str, tuple[str, ...]] = {
-    "llama": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-    "deci": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-    "qwen2": ("q_proj", "k_proj", "v_proj"),
-    "qwen3": (),
-    "openelm": (),
-}
-_UNIFORM = "`statprune compress --widths uniform` gives every block the same widths."
+UNIFORM = "`statprune compress --widths uniform` gives every block the same widths."
 
 
 @dataclass(frozen=True)
 class FileWidths:
-    """The architecture that says a model, and the widths as the file says them, block by block."""
+    """How a model is written, and its widths as the file says them, block by block."""
 
-    architecture: str
+    family: Family
+    architecture: FileArchitecture
+    stack: Stack
     heads: tuple[int, ...]
     kv_heads: tuple[int, ...]
     neurons: tuple[int, ...]
+    """Of experts, where blocks have them: those of one."""
+    shared: tuple[int, ...]
+    """Of the expert that all tokens go to; 0 where there is none."""
     head_dim: int
     hidden: int
     notes: tuple[str, ...] = ()
-
-    @property
-    def per_layer(self) -> bool:
-        """Whether the file gives each block its own."""
-        return self.architecture in PER_LAYER
 
 
 def widths_of(model: PreTrainedModel) -> FileWidths:
@@ -53,90 +46,105 @@ def widths_of(model: PreTrainedModel) -> FileWidths:
     Raises:
         ModelError: no architecture of llama.cpp computes what this model computes.
     """
-    _refuse_class(model)
     config: Any = model.config
-    _refuse_arithmetic(config)
-    head_dim = head_dim_of(_stack(config), config)
-    layers: Any = model.base_model.layers
-    heads = [layer.self_attn.q_proj.weight.shape[0] // head_dim for layer in layers]
-    kv_heads = [layer.self_attn.k_proj.weight.shape[0] // head_dim for layer in layers]
-    neurons = [layer.mlp.up_proj.weight.shape[0] for layer in layers]
-    uneven = [
-        name
-        for name, values in (("heads", heads), ("key-value heads", kv_heads), ("neurons", neurons))
-        if len(set(values)) > 1
-    ]
-    architecture = _architecture(model, uneven, heads[0] * head_dim)
-    _refuse_biases(model, architecture)
-    _refuse_rope(config, architecture)
-    notes = _fill_empty(architecture, config, heads, kv_heads, neurons)
+    family, stack = _known(model)
+    refuse_options(config, family)
+    head_dim = head_dim_of(stack, config)
+    blocks = module_at(model.base_model, stack.blocks)
+    _refuse_missing_experts(stack, blocks)
+    found = [_widths_of_block(stack, block, head_dim) for block in blocks]
+    by_name = {name: [each[name] for each in found] for name in found[0]}
+    architecture = _architecture(model, family, by_name, head_dim)
+    _refuse_biases(model, family, architecture)
+    refuse_rope(config, family, architecture)
+    heads, kv_heads, neurons, shared = by_name.values()
+    notes = _fill_empty(architecture, config, heads, kv_heads, neurons) + _notes_on_gelu(config, family)
     return FileWidths(
+        family,
         architecture,
+        stack,
         tuple(heads),
         tuple(kv_heads),
         tuple(neurons),
+        tuple(shared),
         head_dim,
         int(config.hidden_size),
         tuple(notes),
     )
 
 
-def _stack(config: Any) -> Any:
-    entry = entry_for(config.model_type)
-    return entry.stacks[0] if entry is not None else None
-
-
-def _refuse_class(model: PreTrainedModel) -> None:
+def _known(model: PreTrainedModel) -> tuple[Family, Stack]:
     model_type, name = model.config.model_type, stock_class_of(type(model)).__name__
-    if model_type not in MODEL_TYPES:
+    family, entry = family_of(model_type), entry_for(model_type)
+    if family is None or entry is None:
         raise ModelError(
             f"model type '{model_type}' cannot be written as GGUF: this export knows "
-            f"{', '.join(MODEL_TYPES)}. For other dense models use llama.cpp's own convert_hf_to_gguf.py."
+            f"{', '.join(MODEL_TYPES)}. For others use llama.cpp's own convert_hf_to_gguf.py."
         )
-    if not name.endswith("ForCausalLM"):
+    if not name.endswith(("ForCausalLM", "LMHeadModel")):
         raise ModelError(
-            f"{name} has no language-modelling head, and llama.cpp's '{model_type}' has. "
-            f"Export the ...ForCausalLM model."
+            f"{name} has no language-modelling head, and llama.cpp's '{family.architectures[0].name}' has. "
+            f"Export the model with its language-modelling head."
+        )
+    return family, entry.stacks[0]
+
+
+def _refuse_missing_experts(stack: Stack, blocks: Any) -> None:
+    without = [index for index, block in enumerate(blocks) if not has_experts(stack, block)]
+    if stack.experts is not None and without:
+        raise ModelError(
+            f"block {without[0]} has an ordinary perceptron (mlp_only_layers, decoder_sparse_step), and "
+            f"llama.cpp's architecture has experts in every block. No GGUF can say this model."
         )
 
 
-def _refuse_arithmetic(config: Any) -> None:
-    if config.hidden_act not in ("silu", "swish"):
-        raise ModelError(
-            f"hidden_act is '{config.hidden_act}'; llama.cpp's {config.model_type} computes silu and nothing "
-            f"else. No GGUF can say this model."
-        )
-    window = getattr(config, "sliding_window", None)
-    layer_types = getattr(config, "layer_types", None) or ["full_attention"]
-    narrow = window is not None and window < config.max_position_embeddings
-    if "sliding_attention" in layer_types or (config.model_type == "mistral" and narrow):
-        raise ModelError(
-            f"its attention sees a sliding window of {window} tokens, and the architectures that this export "
-            f"writes see all {config.max_position_embeddings}. If you stay within {window} tokens, set "
-            f"sliding_window to null and max_position_embeddings to {window} in a copy of the folder: on "
-            f"such texts that is the same model."
-        )
-    share = (getattr(config, "rope_parameters", None) or {}).get("partial_rotary_factor", 1.0)
-    if share != 1.0:
-        raise ModelError(f"it rotates {share} of each head (partial_rotary_factor); llama.cpp rotates all.")
+def _widths_of_block(stack: Stack, block: Any, head_dim: int) -> Mapping[str, int]:
+    """Heads, key-value heads, neurons, neurons of the shared expert; 0 is possible."""
+    attention: Any = stack.attention
+    heads = shape_of(module_at(block, attention.out))[1] // head_dim
+    rows = shape_of(module_at(block, attention.key))[0] // head_dim
+    widths = {"heads": heads, "key-value heads": rows if attention.fused is None else (rows - heads) // 2}
+    forward, shared = stack.feed_forward, stack.shared_expert
+    if stack.experts is not None:
+        widths["neurons"] = getattr(module_at(block, stack.experts.path), DOWN).shape[2]
+    else:
+        widths["neurons"] = shape_of(module_at(block, getattr(forward, "down", "")))[1]
+    widths["neurons of the shared expert"] = shape_of(module_at(block, shared.down))[1] if shared else 0
+    return widths
 
 
-def _architecture(model: PreTrainedModel, uneven: list[str], read: int) -> str:
-    config: Any = model.config
-    model_type = config.model_type
-    if model_type in ("llama", "mistral"):
-        return "deci" if uneven else "llama"
-    if model_type == "qwen2":
-        # llama.cpp's qwen2 takes heads * columns for the hidden size.
-        return "deci" if uneven or read != config.hidden_size else "qwen2"
-    if not uneven:
-        return "qwen3"
-    if not is_tied(model):
-        raise ModelError(
-            f"blocks differ in {' and '.join(uneven)}, and of a qwen3 with an output matrix of its own "
-            f"llama.cpp can say one width for all blocks; only with tied embeddings each its own. {_UNIFORM}"
+def _architecture(
+    model: PreTrainedModel, family: Family, widths: Mapping[str, list[int]], head_dim: int
+) -> FileArchitecture:
+    """The first of the family's that can say the widths."""
+    uneven = [name for name, values in widths.items() if len(set(values)) > 1]
+    heads, kv_heads = widths["heads"][0], widths["key-value heads"][0]
+    hidden = int(model.config.hidden_size)
+    partly = heads * head_dim != hidden
+    reasons = []
+    for each in family.architectures:
+        if uneven and not each.per_layer:
+            reasons.append(
+                f"blocks differ in {' and '.join(uneven)}, and llama.cpp's '{each.name}' reads one width for "
+                f"all of them"
+            )
+        elif each.whole and partly:
+            reasons.append(
+                f"{heads} heads of {head_dim} columns do not fill the hidden size {hidden}, which "
+                f"llama.cpp's '{each.name}' takes them for"
+            )
+        elif each.output == "tied" and not is_tied(model):
+            reasons.append(f"llama.cpp's '{each.name}' can say it only with tied embeddings")
+        else:
+            return each
+    remedy = UNIFORM if uneven else "No GGUF can say this model."
+    if family.architectures[0].whole:
+        units = hidden // head_dim // max(1, heads // max(1, kv_heads))
+        remedy = (
+            f"`statprune compress --widths uniform --floor attention={units}` gives every block the same "
+            f"widths and keeps all heads."
         )
-    return "openelm"
+    raise ModelError(f"{'; '.join(reasons)}. {remedy}")
 
 
 def is_tied(model: PreTrainedModel) -> bool:
@@ -147,36 +155,29 @@ def is_tied(model: PreTrainedModel) -> bool:
     return output is not None and output.weight is embedding.weight
 
 
-def _refuse_biases(model: PreTrainedModel, architecture: str) -> None:
+def _refuse_biases(model: PreTrainedModel, family: Family, architecture: FileArchitecture) -> None:
+    places = {family.final_norm: "output_norm", **family.names}
     for name, _ in model.named_parameters():
-        layer = name.split(".")[-2]
-        if name.endswith(".bias") and layer not in _BIASES[architecture]:
+        module = name.removesuffix(".bias")
+        tensor = next((places[each] for each in places if f".{module}".endswith(f".{each}")), "output")
+        parts = (tensor,) if isinstance(tensor, str) else tensor
+        if module != name and not set(parts) <= set(architecture.biases):
             raise ModelError(
-                f"{name}: llama.cpp's '{architecture}' has no place for this bias, and would drop it in "
-                f"silence. {_UNIFORM if architecture in PER_LAYER else 'No GGUF can say this model.'}"
+                f"{name}: llama.cpp's '{architecture.name}' has no place for this bias, and would drop it in "
+                f"silence. {UNIFORM if architecture.per_layer else 'No GGUF can say this model.'}"
             )
 
 
-def _refuse_rope(config: Any, architecture: str) -> None:
-    kind = rope_of(config)["rope_type"]
-    known = tuple(each for each in _ROPE if each != "llama3" or architecture != "openelm")
-    if kind not in known:
-        raise ModelError(
-            f"its positions are scaled by '{kind}' (rope_parameters); written as '{architecture}' they can "
-            f"be scaled by {', '.join(known)}. If you stay within the original context, give the folder the "
-            f"default rope_parameters."
-        )
-
-
-def rope_of(config: Any) -> dict[str, Any]:
-    """The config's rope parameters, with the type and the base always there."""
-    given = dict(getattr(config, "rope_parameters", None) or {})
-    kind = given.get("rope_type") or given.get("type") or "default"
-    return {"rope_theta": getattr(config, "rope_theta", 10000.0), **given, "rope_type": kind}
+def _notes_on_gelu(config: Any, family: Family) -> list[str]:
+    name, known = family.activation
+    given = getattr(config, name)
+    if given in GELU_TANH or "gelu" not in known:
+        return []
+    return [f"{name} is '{given}', and llama.cpp computes its tanh form: each neuron up to 0.0005 off."]
 
 
 def _fill_empty(
-    architecture: str, config: Any, heads: list[int], kv_heads: list[int], neurons: list[int]
+    architecture: FileArchitecture, config: Any, heads: list[int], kv_heads: list[int], neurons: list[int]
 ) -> list[str]:
     """Give blocks without neurons one that is zero, and blocks without heads one where that is needed.
 
@@ -186,7 +187,7 @@ def _fill_empty(
     silent = [index for index, width in enumerate(neurons) if width == 0]
     for index in silent:
         neurons[index] = 1
-    keeps_bias = architecture != "deci" or bool(getattr(config, "attention_bias", False))
+    keeps_bias = architecture.name != "deci" or bool(getattr(config, "attention_bias", False))
     headless = [index for index, width in enumerate(heads) if width == 0 and (index == 0 or keeps_bias)]
     for index in headless:
         heads[index] = kv_heads[index] = 1

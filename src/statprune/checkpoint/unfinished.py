@@ -1,0 +1,207 @@
+"""The state of a run on disk, beside its output's final name: what is needed to go on after a kill."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from statprune.anatomy.shelf import State
+from statprune.checkpoint.aside import flush
+from statprune.errors import OutputError, StatpruneError
+
+FORMAT = 1
+_IDENTITY, _LOCK = "run.json", "lock"
+_REMOVE = "Remove it: its block is done again."
+
+
+def folder_for(out: Path) -> Path:
+    """Where the state of a run into `out` is kept."""
+    return out.absolute().parent / f"{out.name}.unfinished"
+
+
+def check_unfinished(out: Path, *, resume: bool) -> None:
+    """Refuse to begin where the state of another run lies.
+
+    Raises:
+        OutputError: there is one, and it was not asked for.
+    """
+    folder = folder_for(out)
+    if os.path.lexists(folder) and not resume:
+        raise OutputError(
+            f"{folder} holds the state of a run into {out} that did not end. Go on with it (--resume), or "
+            f"remove it."
+        )
+
+
+class Unfinished:
+    """Keeps the states of a run in a folder: whole, checked when they are read, or not there."""
+
+    lends = False
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def taken(self, index: int) -> AbstractContextManager[None]:
+        """As it is: all blocks are in memory."""
+        return nullcontext()
+
+    def earlier(self, stage: str, index: int) -> State | None:
+        """What was noted of the block in this stage.
+
+        Raises:
+            OutputError: it is not what was written.
+        """
+        path = self._path(stage, index)
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, "pt") as file:
+                said = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        except (SafetensorError, OSError) as error:
+            raise OutputError(
+                f"{path} cannot be read: {error}. Remove it: its block is done again."
+            ) from error
+        if said.get("digest") != _digest(tensors, said.get("facts", "")):
+            raise OutputError(f"{path} is not what was written. {_REMOVE}")
+        return State(tensors, json.loads(said["facts"]))
+
+    def note(self, stage: str, index: int, state: State) -> None:
+        """Write `state`, whole, before the run goes on.
+
+        Raises:
+            OutputError: the disk takes no more; what was there before still is.
+        """
+        path, facts = self._path(stage, index), json.dumps(state.facts)
+        partial = path.with_suffix(".partial")
+        tensors = {name: value.detach().cpu().contiguous() for name, value in state.tensors.items()}
+        try:
+            save_file(tensors, partial, metadata={"facts": facts, "digest": _digest(tensors, facts)})
+            flush(partial)
+            partial.replace(path)
+            flush(self.folder)
+        except (OSError, SafetensorError) as error:
+            partial.unlink(missing_ok=True)
+            raise OutputError(f"{path} could not be written: {error}. Make room.") from error
+
+    def forget(self, stage: str) -> None:
+        """Remove the states of a stage that no later one needs."""
+        for path in self.folder.glob(f"{stage}-*.safetensors"):
+            path.unlink()
+
+    def _path(self, stage: str, index: int) -> Path:
+        return self.folder / f"{stage}-{index:05d}.safetensors"
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was noted."""
+        return not any(self.folder.glob("*.safetensors"))
+
+
+@contextmanager
+def unfinished(out: Path, identity: Mapping[str, Any]) -> Iterator[Unfinished]:
+    """The states of the run into `out` that `identity` describes; removed if it ends well.
+
+    Where it is interrupted, or fails for want of room, they stay. Numbers and names in `identity` are what
+    the result depends on; it is compared with that of the run that began.
+
+    Raises:
+        OutputError: the folder cannot be made or read, another process is at work in it, or it holds the
+            state of another run; names what differs.
+    """
+    folder = folder_for(out)
+    try:
+        folder.mkdir(exist_ok=True)
+        handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made: {error}.") from error
+    shelf = Unfinished(folder)
+    try:
+        _lock(handle, folder)
+        _check_identity(shelf, identity)
+        yield shelf
+    except _OtherRunError:
+        raise
+    except BaseException as error:
+        # What is wrong with the input, or with the result, would be so again.
+        again = isinstance(error, StatpruneError) and not isinstance(error, OutputError)
+        if again or shelf.empty:
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            error.add_note(f"{folder} keeps what was done: go on with --resume.")
+        raise
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(handle)
+
+
+class _OtherRunError(OutputError):
+    """The folder belongs to another run."""
+
+
+def _lock(handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise _OtherRunError(
+            f"another process is at work in {folder}. Wait for it, or give another output folder."
+        ) from error
+
+
+def _check_identity(shelf: Unfinished, identity: Mapping[str, Any]) -> None:
+    path = shelf.folder / _IDENTITY
+    content = json.loads(json.dumps({"format": FORMAT, **identity}))
+    if not path.exists():
+        if not shelf.empty:
+            raise _OtherRunError(f"{path} is missing. Remove {shelf.folder}.")
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        flush(partial)
+        partial.replace(path)
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _OtherRunError(f"{path} cannot be read: {error}. Remove {shelf.folder}.") from error
+    differing = differences(before, content)
+    if differing:
+        raise _OtherRunError(
+            f"{shelf.folder} holds the state of another run: {'; '.join(differing)}. Give what that run was "
+            f"given, or remove the folder."
+        )
+
+
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """What differs, by name, as in "recipe.keep was 0.6, is 0.5"."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        return [
+            told
+            for key in dict.fromkeys([*before, *now])
+            for told in differences(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
+        ]
+    return [] if before == now else [f"{name} was {_short(before)}, is {_short(now)}"]
+
+
+def _short(value: Any) -> str:
+    told = json.dumps(value)
+    return told if len(told) <= 60 else f"{told[:57]}..."
+
+
+def _digest(tensors: Mapping[str, Tensor], facts: str) -> str:
+    digest = hashlib.sha256(facts.encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,70 @@
+"""What a run has done so far, block by block, so that a killed one can go on.
+
+An engine notes what it has made of a block. A run that goes on is given that again, instead of making it: the
+calibration data still walks through every block, so that hidden states are those of before, bit for bit.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import torch
+from torch import nn
+
+from statprune.anatomy.shelf import State
+from statprune.anatomy.sites import Site
+from statprune.calibration.stream import Stream
+from statprune.engine.trace import SiteTrace, Trace
+from statprune.errors import StatpruneWarning
+from statprune.surgery.cut import cut, own_columns
+
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def narrowed(block: nn.Module, trace: Trace, since: tuple[int, int], thin: Stream) -> State:
+    """The state of a block that is done: its weights, and what the trace says since `mark`."""
+    sites, said = since
+    facts = {
+        "sites": [asdict(each) for each in trace.sites[sites:]],
+        "warnings": trace.warnings[said:],
+        "behind": checksum(thin),
+    }
+    return State(dict(block.named_parameters()), facts)
+
+
+def mark(trace: Trace) -> tuple[int, int]:
+    """How much the trace says now."""
+    return len(trace.sites), len(trace.warnings)
+
+
+def narrow_again(block: nn.Module, sites: Sequence[Site], state: State) -> None:
+    """Make of these sites of a dense block what `state` says they became."""
+    by_name = {site.name: site for site in sites}
+    for facts in state.facts["sites"]:
+        site = by_name.get(facts["site"])
+        if site is not None:
+            kept = torch.tensor(facts["kept"], dtype=torch.int64)
+            cut(block, site, kept, own_columns(block, site, kept))
+    paths = {path for site in sites for path in (site.consumer, *(each.path for each in site.producers))}
+    with torch.no_grad():
+        for name, parameter in block.named_parameters():
+            if name.rpartition(".")[0] in paths:
+                parameter.copy_(state.tensors[name])
+
+
+def recall(state: State, trace: Trace, thin: Stream) -> None:
+    """Say again what was said of a block; warn if the data does not come out of it as it did."""
+    trace.sites += [SiteTrace(**facts) for facts in state.facts["sites"]]
+    trace.warnings += state.facts["warnings"]
+    if checksum(thin) != state.facts["behind"]:
+        warnings.warn(
+            "the hidden states are not those of the run that was interrupted, bit for bit: it had other "
+            "threads, another device or other libraries. The result will be as good, but not identical.",
+            StatpruneWarning,
+            stacklevel=2,
+        )
+
+
+def checksum(stream: Stream) -> int:
+    """Of the bits of all hidden states, whatever their order."""
+    return sum(int(each.view(_BITS[each.element_size()]).sum(dtype=torch.int64)) for each in stream.hidden)
