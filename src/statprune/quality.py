@@ -1,7 +1,6 @@
 """`evaluate`: what a model's quality is, by the protocol that fits its head."""
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from statprune.checkpoint.load import require_finite
-from statprune.engine.progress import Progress, no_progress
+from statprune.engine.progress import Facts, Progress, no_progress
 from statprune.errors import DataError, ModelError
 from statprune.evaluation.devices import evaluating
 from statprune.evaluation.perplexity import MaskedLoss, Perplexity, masked_lm_loss, perplexity
@@ -67,10 +66,14 @@ def evaluate(  # noqa: PLR0913 - the options of the command of this name
     require_finite(opened.model)
     length = sequence_length(opened, seq_len)
     records = records_of(data, opened, text_column, "test")
+
+    def told(done: int, samples: int) -> None:
+        progress("evaluate", done, samples, Facts(ahead=()))
+
     rest: dict[str, Any] = {
         "seq_len": length,
         "max_tokens": max_tokens,
-        "on_progress": partial(progress, "evaluate"),
+        "on_progress": told,
     }
     with evaluating(opened.model):
         if not masked:

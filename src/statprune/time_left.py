@@ -2,12 +2,13 @@
 
 The work of each block of each stage is counted beforehand (engine/outlook.py), and rates turn it into
 seconds. Then blocks are timed. A stage that has begun goes on as its own blocks have gone; those that have
-not are corrected by half of what the others were wrong by, in the logarithm: such an error is partly the
-machine's, which the next stage shares, and partly the count's, which it does not.
+not are corrected by a part of what the others were wrong by: such an error is the machine's, which the next
+stage shares, or the count's, which it does not. The larger it is, the more of it is the machine's.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import exp, log
 from threading import RLock
 from time import perf_counter
 
@@ -15,8 +16,8 @@ import torch
 
 from statprune.engine.progress import NOTHING, Facts, Work
 
-SHARED = 0.5
-"""Share, in the logarithm, of a finished stage's deviation that is expected of the stages to come."""
+OWN = 0.25
+"""How far a stage's count is off, in the logarithm, by itself; a larger deviation is the machine's."""
 
 FAMILIAR = 0.3
 """Blocks that a stage's own times must outweigh before they count more than what was expected."""
@@ -131,11 +132,11 @@ class TimeLeft:
         self._note(self._course(stage, blocks), done, None if facts.recalled else now - self._since)
         if facts.ahead is not None:
             self._device = facts.device or self._device
-            self._rates = self._rates or self._find_rates(self._device)
+            if facts.ahead and self._rates is None:
+                self._rates = self._find_rates(self._device)
+            rates = self._rates or Rates()
             begun = [each for each in self._courses if each.ended or each.done]
-            ahead = [
-                Course(each.name, [self._rates.seconds(work) for work in each.work]) for each in facts.ahead
-            ]
+            ahead = [Course(each.name, [rates.seconds(work) for work in each.work]) for each in facts.ahead]
             self._courses, self._known = [*begun, *ahead], True
         self._since = now
 
@@ -208,4 +209,5 @@ class TimeLeft:
         """How much longer than expected stages that have not begun will take."""
         timed = [each for each in self._courses if each.counted and each is not but]
         spent, own = sum(each.spent for each in timed), sum(each.own for each in timed)
-        return float(((spent + SURE) / (own + SURE)) ** SHARED)
+        found = log((spent + SURE) / (own + SURE))
+        return exp(found**3 / (found**2 + OWN**2))

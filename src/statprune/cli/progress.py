@@ -103,6 +103,9 @@ class Bars(Progress):
     """A bar for the run and one for its current stage, and a line with the last error and the memory."""
 
     def __init__(self, reporter: "Reporter", console: Console) -> None:
+        self._reporter, self._last, self._running = reporter, "", False
+        self._run: TaskID | None = None
+        self._stage: TaskID | None = None
         super().__init__(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -112,9 +115,6 @@ class Bars(Progress):
             refresh_per_second=4,
             expand=True,
         )
-        self._reporter, self._last, self._running = reporter, "", False
-        self._run: TaskID | None = None
-        self._stage: TaskID | None = None
 
     def take(self, report: "Report") -> None:
         """Show a report, and the stage that follows."""

@@ -32,7 +32,7 @@ OUTPUTS_TOUCHED = 20
 CALLS, CALLS_EXPERT, CALLS_UNIT = 60, 10, 20
 """Operations of a block for each batch; besides, of each expert; of an elimination for each unit."""
 
-OPENING = 10**8
+OPENING = 6 * 10**7
 """What making and opening a folder costs, in bytes transferred."""
 
 
@@ -74,13 +74,13 @@ def survey_ahead(model: PreTrainedModel, anatomy: Anatomy, load: Load, probe: Lo
 
 
 def compare_ahead(model: PreTrainedModel, tokens: int, models: int) -> Stage:
-    """The outputs of `tokens` of this model and of as many others, and their divergence."""
+    """The outputs of `tokens` of so many models, and their divergence."""
     head = model.get_output_embeddings()
     if head is None:
         return Stage("compare", (Work(elements=tokens),))
     outputs, width = head.weight.shape
     one = Work(products=tokens * outputs * width, elements=OUTPUTS_TOUCHED * tokens * outputs)
-    return Stage("compare", (one.times(models + 1),))
+    return Stage("compare", (one.times(models),))
 
 
 def refit_ahead(anatomy: Anatomy, load: Load, widths: Mapping[str, float]) -> Stage:
