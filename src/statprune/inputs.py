@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from statprune.anatomy.lookup import context_of, entry_for
 from statprune.calibration.records import Records, from_memory, read
 from statprune.checkpoint.load import load
+from statprune.checkpoint.offload import Lender
 from statprune.errors import DataError, InputError, ModelError
 
 LONGEST_DEFAULT = 2048
@@ -27,6 +28,8 @@ class Opened:
     processor: Any | None
     source: Path | None
     name: str
+    lender: Lender | None = None
+    """Of the weights of its blocks, where they stay on disk."""
 
 
 # Names of torch dtypes, and "auto".
@@ -34,7 +37,12 @@ DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 
 
 def open_model(
-    model: PreTrainedModel | str | Path, tokenizer: Any = None, *, dtype: str = "auto", device: str = "auto"
+    model: PreTrainedModel | str | Path,
+    tokenizer: Any = None,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    scratch: Path | None = None,
 ) -> Opened:
     """A model in memory as it is, or loaded from a folder or the hub.
 
@@ -44,6 +52,7 @@ def open_model(
             processor, with the tokenizer where it has one.
         dtype: what weights are loaded as; "auto" keeps the checkpoint's.
         device: "auto" takes a GPU where there is one, and leaves a model in memory where it is.
+        scratch: a folder, for a model whose blocks stay on disk.
 
     Raises:
         ModelError: the model cannot be opened.
@@ -53,12 +62,16 @@ def open_model(
         raise InputError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}.")
     tokenizer, processor = _apart(tokenizer)
     if isinstance(model, str | Path):
-        loaded = load(model, dtype=dtype, device=_device(device))
+        loaded = load(model, dtype=dtype, device=_device(device), scratch=scratch)
         own = tokenizer if tokenizer is not None else loaded.tokenizer
         processor = processor if processor is not None else loaded.processor
-        return Opened(loaded.model, own, processor, loaded.source, str(model))
+        return Opened(loaded.model, own, processor, loaded.source, str(model), loaded.lender)
     if not isinstance(model, PreTrainedModel):
         raise ModelError(f"{type(model).__name__} is neither a Hugging Face model nor the name of one.")
+    if scratch is not None:
+        raise InputError(
+            "offload leaves blocks on disk, and this model is in memory. Give its folder or name."
+        )
     if dtype != "auto":
         raise InputError(
             f"dtype {dtype} is given for a model in memory; convert it yourself: model.to(torch.{dtype})."

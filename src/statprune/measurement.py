@@ -97,10 +97,11 @@ class Measurement:
 def fingerprint(anatomy: Anatomy) -> str:
     """A digest of the consumers' widths, dtypes and first weights: another model has another one."""
     digest = sha256()
-    for site in anatomy.sites:
-        weight = weight_of(module_at(anatomy.blocks[site.block], site.consumer))
-        digest.update(repr((site.name, site.units, tuple(weight.shape), str(weight.dtype))).encode())
-        digest.update(weight[:, :64].cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    for index, block in anatomy.visited():
+        for site in anatomy.sites_of_block(index):
+            weight = weight_of(module_at(block, site.consumer))
+            digest.update(repr((site.name, site.units, tuple(weight.shape), str(weight.dtype))).encode())
+            digest.update(weight[:, :64].cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
@@ -18,7 +19,7 @@ from statprune.budget.cost import Cost
 from statprune.budget.plan import Plan
 from statprune.checkpoint.aside import check_output
 from statprune.checkpoint.save import SavedFolder, save
-from statprune.checkpoint.unfinished import check_unfinished, unfinished
+from statprune.checkpoint.unfinished import Unfinished, check_unfinished, unfinished
 from statprune.checkpoint.widths import adopt
 from statprune.engine.backends import maker
 from statprune.engine.measure import MakeAccumulator
@@ -47,7 +48,7 @@ class Result:
     """What a run leaves.
 
     Attributes:
-        model: the narrowed model; None after a dry run.
+        model: the narrowed model; None after a dry run, and where it never was in memory.
         plan: units kept per site.
         trace: what was done at each site, and what it cost; names no site after a dry run.
         record: all of it and the protocol, JSON-able; saved as statprune.json.
@@ -72,6 +73,7 @@ def compress(  # noqa: PLR0913 - all but one are named
     tokenizer: Any = None,
     dry_run: bool = False,
     resume: bool = False,
+    offload: bool = False,
     progress: Progress = no_progress,
     **options: Any,
 ) -> Result:
@@ -93,6 +95,8 @@ def compress(  # noqa: PLR0913 - all but one are named
         dry_run: stop when the plan is made; nothing is changed, nothing written, not even to `out`.
         resume: go on with a run into `out` that did not end: its state is in a folder beside, block by block,
             and the result is the same, bit for bit. Where there is none, the run begins.
+        offload: leave the blocks of a model in a folder, or of a name, on disk, and read one at a time; the
+            result has no model in memory.
         progress: called after every block with (stage, blocks done, blocks, facts): `engine.progress`. A
             `Reporter` makes time left of it.
         **options: the fields of `Recipe`: keep, of, plan, method, widths, samples, seq_len, text_column,
@@ -114,7 +118,9 @@ def compress(  # noqa: PLR0913 - all but one are named
     started = perf_counter()
     with ExitStack() as around:
         trace = Trace(warnings=around.enter_context(hearing()))
-        opened = open_model(model, tokenizer, dtype=recipe.dtype, device=recipe.device)
+        shelf = None if out is None or dry_run else around.enter_context(unfinished(Path(out)))
+        scratch = _scratch(shelf, around) if offload else None
+        opened = open_model(model, tokenizer, dtype=recipe.dtype, device=recipe.device, scratch=scratch)
         if out is not None:
             require_one_dtype(opened)
         around.enter_context(evaluating(opened.model))
@@ -122,6 +128,10 @@ def compress(  # noqa: PLR0913 - all but one are named
             prepare(opened, recipe, data) if source is None else prepare_measured(opened, recipe, source)
         )
         trace.seconds["prepare"] = perf_counter() - started
+        if shelf is not None:
+            shelf.lender = opened.lender
+            shelf.begin(identity_of(prepared, recipe))
+            prepared = replace(prepared, anatomy=replace(prepared.anatomy, shelf=shelf))
         saves = out is not None
         tell_prepared(progress, prepared, recipe, dry_run=dry_run, saves=saves)
         if dry_run:
@@ -129,18 +139,14 @@ def compress(  # noqa: PLR0913 - all but one are named
             return Result(None, plan, trace, _record(prepared, recipe, plan, trace), opened.tokenizer)
         if isinstance(model, PreTrainedModel):
             around.enter_context(_put_back_on_failure(prepared))
-        within = None
-        if out is not None:
-            shelf = around.enter_context(unfinished(Path(out), identity_of(prepared, recipe)))
-            prepared = replace(prepared, anatomy=replace(prepared.anatomy, shelf=shelf))
-            within = shelf.folder
         plan = _narrow(prepared, recipe, trace, progress, saves=saves)
-        narrowed = anatomy_of(opened.model)
+        narrowed = replace(anatomy_of(opened.model), shelf=prepared.anatomy.shelf)
         adopt(opened.model, narrowed)
         record = _record(prepared, recipe, plan, trace)
         result = Result(opened.model, plan, trace, record, opened.tokenizer)
-        if out is None:
+        if out is None or shelf is None:
             return result
+        shelf.settle("refit" if recipe.method == "refit" else "prune")
         folder = save(
             opened.model,
             narrowed,
@@ -150,10 +156,14 @@ def compress(  # noqa: PLR0913 - all but one are named
             processor=opened.processor,
             record=record,
             verify_batch={name: value[:2] for name, value in prepared.samples.batches[0].items()},
-            within=within,
+            within=shelf.folder,
         )
         progress("save", 1, 1)
-        return replace(result, folder=folder)
+        return replace(result, folder=folder, model=None if offload else opened.model)
+
+
+def _scratch(shelf: Unfinished | None, around: ExitStack) -> Path:
+    return shelf.scratch if shelf is not None else Path(around.enter_context(TemporaryDirectory()))
 
 
 def _narrow(prepared: Prepared, recipe: Recipe, trace: Trace, progress: Progress, *, saves: bool) -> Plan:

@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from statprune import measurement as measurements
 from statprune.anatomy.lookup import Anatomy, anatomy_of, is_own
 from statprune.budget import plan as plans
@@ -14,32 +12,23 @@ from statprune.budget.allocate import Budget, published, uniform
 from statprune.budget.cost import Cost, Price
 from statprune.budget.curves import Curves
 from statprune.budget.plan import Plan
-from statprune.calibration.given import check_ids, given, longest_ids, taken_by
-from statprune.calibration.images import images
-from statprune.calibration.pairs import pairs
-from statprune.calibration.samples import CHARACTERS_PER_TOKEN, POOL_FACTOR, Samples, sentences, windows
-from statprune.calibration.sound import sound
+from statprune.calibration.samples import Samples
 from statprune.checkpoint.load import require_finite
+from statprune.checkpoint.offload import Lent
 from statprune.checkpoint.per_layer_model import PerLayerWidths
 from statprune.checkpoint.rehearsal import rehearse
 from statprune.checkpoint.stock import stock_units
-from statprune.engine.backends import rows_seen
 from statprune.engine.contracts import require_contracts
-from statprune.engine.divergence import HOLD_OUT
 from statprune.engine.stat import Decide
-from statprune.engine.trial import tokens_by_stack, tried
-from statprune.errors import DataError, ModelError
+from statprune.errors import InputError, ModelError
 from statprune.inputs import (
     Opened,
-    are_batches,
-    context_length,
     is_of_content,
-    listed,
-    records_of,
     sequence_length,
 )
 from statprune.measurement import Measurement
 from statprune.recipe import Recipe, WidthsRule
+from statprune.sampling import samples_of, short_of_rows
 
 STAT_WIDTHS: dict[str, WidthsRule] = {
     "decoder": "uniform",
@@ -47,9 +36,6 @@ STAT_WIDTHS: dict[str, WidthsRule] = {
     "encoder-decoder": "per-layer",
 }
 """The rule with which method stat does less damage (docs/decisions/0003-default-allocation.md)."""
-
-FEWEST_SAMPLES = HOLD_OUT
-"""Method refit holds every fourth sample out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +57,19 @@ class Prepared:
     measurement: Measurement | None = None
 
 
+def _refuse_offloaded(opened: Opened, recipe: Recipe, anatomy: Anatomy) -> None:
+    """What runs the whole model again and again, or looks at it whole."""
+    refused = {
+        "search": recipe.search,
+        "a budget of latency": recipe.of == "latency",
+        "an entry of your own": is_own(anatomy.entry),
+        "a model of images or sound": is_of_content(opened),
+    }
+    for what, asked in refused.items():
+        if asked and opened.lender is not None:
+            raise InputError(f"{what} needs the model in memory; leave out offload.")
+
+
 def prepare(opened: Opened, recipe: Recipe, data: Any) -> Prepared:
     """Check the model, the plan or budget, and the data; draw the samples.
 
@@ -78,6 +77,7 @@ def prepare(opened: Opened, recipe: Recipe, data: Any) -> Prepared:
         InputError: whatever cannot be used.
     """
     anatomy = _checked_anatomy(opened)
+    _refuse_offloaded(opened, recipe, anatomy)
     fitted = _fitted(recipe, anatomy)
     seq_len = sequence_length(opened, recipe.seq_len)
     stock = stock_units(opened.model, anatomy)
@@ -85,14 +85,14 @@ def prepare(opened: Opened, recipe: Recipe, data: Any) -> Prepared:
         # Parameters are counted without data; for all else what can be checked now is what keeps all.
         early = recipe if recipe.of == "params" else replace(recipe, of="params", keep=1.0)
         _require_reachable(early, Cost("params", seq_len), stock, anatomy)
-    samples = _samples(opened, anatomy, recipe, data, seq_len)
+    samples = samples_of(opened, anatomy, recipe, data, seq_len)
     _require_described(opened, anatomy, samples)
     context = int(samples.protocol["seq_len"])
     if anatomy.entry.kind != "decoder":
         context = max(1, round(samples.tokens / samples.protocol["samples"]))
     if fitted is None and recipe.keep is not None and recipe.of != "latency":
         _require_reachable(recipe, Cost(recipe.of, context), stock, anatomy)
-    notes = (*samples.notes, *_short_of_rows(anatomy, samples, recipe))
+    notes = (*samples.notes, *short_of_rows(anatomy, samples, recipe))
     return Prepared(opened, anatomy, samples, fitted, context, notes, stock)
 
 
@@ -103,6 +103,7 @@ def prepare_measured(opened: Opened, recipe: Recipe, folder: Path) -> Prepared:
         InputError: whatever cannot be used, such as a measurement of another model.
     """
     anatomy = _checked_anatomy(opened)
+    _refuse_offloaded(opened, recipe, anatomy)
     measurement = measurements.read(folder, anatomy)
     fitted = _fitted(recipe, anatomy)
     stock = measurement.about.get("stock_units") or {}
@@ -116,9 +117,13 @@ def prepare_measured(opened: Opened, recipe: Recipe, folder: Path) -> Prepared:
 
 def _checked_anatomy(opened: Opened) -> Anatomy:
     anatomy = anatomy_of(opened.model)
+    if opened.lender is not None:
+        anatomy = replace(anatomy, shelf=Lent(opened.lender))
     _require_known_class(opened)
-    _require_weights(opened)
+    _require_weights(opened, anatomy)
     require_finite(opened.model)
+    for index, block in anatomy.visited() if anatomy.shelf.lends else ():
+        require_finite(block, f"blocks.{index}.")
     return anatomy
 
 
@@ -155,12 +160,13 @@ def require_one_dtype(opened: Opened) -> None:
             )
 
 
-def _require_weights(opened: Opened) -> None:
+def _require_weights(opened: Opened, anatomy: Anatomy) -> None:
+    lent = {id(own) for block in anatomy.blocks for own in block.parameters()} if anatomy.shelf.lends else ()
     for name, parameter in opened.model.named_parameters():
-        if parameter.is_meta:
+        if parameter.is_meta and id(parameter) not in lent:
             raise ModelError(
                 f"{opened.name}: {name} holds no numbers (meta device, or offloaded). "
-                f"Load the model in memory first."
+                f"Load the model in memory first, or give its folder and offload."
             )
 
 
@@ -206,88 +212,3 @@ def stat_rule(recipe: Recipe, prepared: Prepared) -> Decide:
         return published(curves, sites, budget, kind)
 
     return decide
-
-
-def _samples(opened: Opened, anatomy: Anatomy, recipe: Recipe, data: Any, seq_len: int) -> Samples:
-    data = listed(data)
-    samples = _drawn(opened, anatomy, recipe, data, seq_len)
-    count = int(samples.protocol["samples"])
-    if recipe.method == "refit" and count < FEWEST_SAMPLES:
-        raise DataError(
-            f"{count} calibration samples: method refit holds every fourth one out. Give at least "
-            f"{FEWEST_SAMPLES}, better hundreds, or use method stat."
-        )
-    check_ids(samples, getattr(opened.model.config, "vocab_size", None))
-    own = are_batches(data) or anatomy.entry.kind == "encoder-decoder" or is_of_content(opened)
-    return tried(opened.model, anatomy, samples) if own else samples
-
-
-def _drawn(opened: Opened, anatomy: Anatomy, recipe: Recipe, data: Any, seq_len: int) -> Samples:
-    if are_batches(data):
-        samples = given(data, taken_by(opened.model))
-        longest, positions = longest_ids(samples), context_length(opened)
-        if positions is not None and longest > positions:
-            raise DataError(f"the batches hold rows of {longest} tokens; this model reads {positions}.")
-        return samples
-    generator = torch.Generator().manual_seed(recipe.seed)
-    if is_of_content(opened):
-        return _of_content(data, opened, recipe, seq_len, generator)
-    pool = POOL_FACTOR * recipe.samples * seq_len * CHARACTERS_PER_TOKEN
-    records = records_of(data, opened, recipe.text_column, "train", pool)
-    sizes: dict[str, Any] = {"samples": recipe.samples, "seq_len": seq_len, "generator": generator}
-    if anatomy.entry.kind == "encoder-decoder":
-        model = opened.model
-        writes = model.can_generate() or model.base_model is model
-        return pairs(records, opened.tokenizer, taken_by(model), writes=writes, **sizes)
-    draw = windows if anatomy.entry.kind == "decoder" and not _reads_records(opened) else sentences
-    return draw(records, opened.tokenizer, **sizes)
-
-
-def _of_content(
-    data: Any, opened: Opened, recipe: Recipe, seq_len: int, generator: torch.Generator
-) -> Samples:
-    takes = taken_by(opened.model)
-    if takes.main == "pixel_values" and not takes.decodes:
-        if isinstance(recipe.text_column, tuple) or recipe.seq_len is not None:
-            raise DataError(
-                f"{opened.name} reads images: they have one column, and a length of their own; leave out the "
-                f"second column and seq_len."
-            )
-        column, count = recipe.text_column, recipe.samples
-        return images(data, opened.processor, column=column, samples=count, generator=generator)
-    if takes.main != "input_features":
-        raise DataError(f"{opened.name} reads {takes.main}; give batches with them.")
-    return sound(
-        data,
-        opened.processor,
-        opened.tokenizer,
-        takes,
-        samples=recipe.samples,
-        seq_len=seq_len,
-        generator=generator,
-    )
-
-
-def _reads_records(opened: Opened) -> bool:
-    """Whether the model's task is about one text at a time, not about running text."""
-    return any(task in type(opened.model).__name__ for task in ("Classification", "QuestionAnswering"))
-
-
-def _short_of_rows(anatomy: Anatomy, samples: Samples, recipe: Recipe) -> tuple[str, ...]:
-    counts = tokens_by_stack(samples.batches)
-    tokens_of = {
-        site.name: counts[min(number, len(counts) - 1)]
-        for number, run in enumerate(anatomy.runs)
-        for site in anatomy.sites
-        if run.start <= site.block < run.end
-    }
-    widest = max(anatomy.sites, key=lambda site: site.units * site.columns / tokens_of[site.name])
-    columns, tokens = widest.units * widest.columns, tokens_of[widest.name]
-    rows = rows_seen(recipe.backend, samples=samples.protocol["samples"], tokens=tokens)
-    if rows >= columns:
-        return ()
-    what = "calibration tokens" if rows == tokens else f"rows of the {recipe.backend} sketch"
-    return (
-        f"{rows} {what} for {columns} columns at {widest.name}: units beyond the {rows}th cannot be told "
-        f"apart. Give more samples{', or longer ones' if rows == tokens else ', or use the gram backend'}.",
-    )

@@ -36,7 +36,12 @@ REFUSED: list[tuple[str, bool, dict[str, Any], str]] = [
         {"rope_parameters": LLAMA3, "tie_word_embeddings": True},
         "'llama3'.*'openelm'.*by default, linear\\.",
     ),
-    ("qwen3", True, {}, "differ in heads and key-value heads and neurons.*tied embeddings.*--widths uniform"),
+    (
+        "qwen3",
+        True,
+        {},
+        "differ in heads and key-value heads and neurons.*tied.*nearest.*: 2 heads, 1 key.*--widths uniform",
+    ),
     ("qwen3", False, {"attention_bias": True}, "q_proj.bias: llama.cpp's 'qwen3' has no place"),
 ]
 

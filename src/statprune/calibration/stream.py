@@ -82,7 +82,11 @@ def _before_stack(
         handing = [_Handing(each) for each in anatomy.runs]
         for each, returned in zip(handing, before, strict=False):
             each.instead = returned[position]
-        with _handing_on(handing):
+        with ExitStack() as around:
+            for later in anatomy.runs[number:]:
+                if later.stack.carried:  # its first block runs, for what it hands on
+                    around.enter_context(anatomy.shelf.taken(later.start))
+            around.enter_context(_handing_on(handing))
             model.base_model(**inputs_of(model, batch), **_no_cache(model))
         here = handing[number]
         hidden = here.first[0]

@@ -3,7 +3,7 @@
 import json
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,21 +20,29 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     StrictDataclassError,
 )
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from safetensors import SafetensorError
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
+from statprune.anatomy.lookup import anatomy_of
 from statprune.checkpoint.classes import PREFIX, class_named
 from statprune.checkpoint.modelling import MODELLING_FILE
+from statprune.checkpoint.offload import (
+    Lender,
+    lender_of,
+    places_of,
+    require_accelerate,
+    without_warnings_of_accelerate,
+)
 from statprune.checkpoint.sentence_folder import MODULES_FILE, place_of_transformer
+from statprune.checkpoint.weight_files import WEIGHTS, check_weights, one_line
 from statprune.errors import ModelError, NonFiniteError, StatpruneWarning
 
-_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _PROCESSOR = ("preprocessor_config.json", "processor_config.json")
 _LEGAL = ("LICENSE*", "NOTICE*", "USE_POLICY*")
-_HUB_FILES = ("*.json", "*.txt", "*.model", "*.jinja", _WEIGHTS, "model-*.safetensors", *_LEGAL)
+_HUB_FILES = ("*.json", "*.txt", "*.model", "*.jinja", WEIGHTS, "model-*.safetensors", *_LEGAL)
 _MODULES_FILES = (*_HUB_FILES, "README.md", "*/model.safetensors", "*/model-*.safetensors")
 _UNREADABLE = (OSError, ValueError, KeyError, StrictDataclassError)
 
@@ -51,12 +59,21 @@ class Loaded:
 
     Of sentence-transformers the whole folder, wherever in it the transformer lies.
     """
+    lender: Lender | None = None
+    """Of the blocks' weights, where they stay on disk."""
 
 
-def load(source: str | Path, *, dtype: str | torch.dtype = "auto", device: str = "cpu") -> Loaded:
+def load(
+    source: str | Path,
+    *,
+    dtype: str | torch.dtype = "auto",
+    device: str = "cpu",
+    scratch: Path | None = None,
+) -> Loaded:
     """The model in a folder, or of a name on the hub, as its own class, with all its weights.
 
-    No code from the folder is run, and no pickle is opened.
+    With `scratch`, a folder, those of its blocks stay on disk; some are converted there. No code from the
+    folder is run, and no pickle is opened.
 
     Raises:
         ModelError: there is no model there, it is not whole, or it is of a kind that cannot be pruned.
@@ -67,15 +84,37 @@ def load(source: str | Path, *, dtype: str | torch.dtype = "auto", device: str =
     folder = whole / place_of_transformer(whole)
     values = config_of(folder)
     model_class = class_for(values, folder)
-    _check_weights(folder)
-    model = open_weights(model_class, folder, config=parsed_config(folder), dtype=dtype)
-    model.to(device)
+    check_weights(folder)
+    lender = None
+    if scratch is None:
+        model = open_weights(model_class, folder, config=parsed_config(folder), dtype=dtype)
+        model.to(device)
+    else:
+        if folder != whole:
+            raise ModelError(f"{whole} is a folder of sentence-transformers; offload takes plain models.")
+        model, lender = _open_offloaded(model_class, folder, scratch, dtype, device)
     tokenizer = processor = None
     if any((folder / name).exists() for name in _TOKENIZER):
         tokenizer = _companion(AutoTokenizer, folder, "tokenizer")
     if any((folder / name).exists() for name in _PROCESSOR):
         processor = _companion(AutoProcessor, folder, "processor")
-    return Loaded(model, tokenizer, processor, whole)
+    return Loaded(model, tokenizer, processor, whole, lender)
+
+
+def _open_offloaded(
+    model_class: Any, folder: Path, scratch: Path, dtype: str | torch.dtype, device: str
+) -> tuple[PreTrainedModel, Lender]:
+    require_accelerate()
+    config = parsed_config(folder)
+    with torch.device("meta"):
+        build = getattr(model_class, "from_config", None) or model_class._from_config
+        skeleton = build(parsed_config(folder))
+    places = places_of(skeleton, anatomy_of(skeleton), device)
+    with without_warnings_of_accelerate():
+        model = open_weights(
+            type(skeleton), folder, config=config, dtype=dtype, device_map=places, offload_folder=scratch
+        )
+    return model, lender_of(model, device)
 
 
 def parsed_config(folder: Path) -> Any:
@@ -87,7 +126,7 @@ def parsed_config(folder: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except _UNREADABLE as error:
-        raise ModelError(f"{folder}/config.json cannot be read: {_one_line(error)}. Correct it.") from error
+        raise ModelError(f"{folder}/config.json cannot be read: {one_line(error)}. Correct it.") from error
 
 
 def open_weights(model_class: Any, folder: Path, **options: Any) -> PreTrainedModel:
@@ -105,7 +144,7 @@ def open_weights(model_class: Any, folder: Path, **options: Any) -> PreTrainedMo
         )
     except (RuntimeError, SafetensorError, *_UNREADABLE) as error:
         raise ModelError(
-            f"{folder}: the weights do not fit {model_class.__name__}: {_one_line(error)}. "
+            f"{folder}: the weights do not fit {model_class.__name__}: {one_line(error)}. "
             f"Check that config.json belongs to these weights."
         ) from error
     missing = sorted(report["missing_keys"])
@@ -133,11 +172,12 @@ def open_weights(model_class: Any, folder: Path, **options: Any) -> PreTrainedMo
     return model
 
 
-def require_finite(model: PreTrainedModel) -> None:
-    """Raise NonFiniteError if a parameter holds a NaN or an infinity; name the first one."""
-    for name, parameter in model.named_parameters():
-        if type(parameter.data) is not Tensor:
-            continue  # packed by a library for quantising, which answers for it
+def require_finite(module: nn.Module, place: str = "") -> None:
+    """Raise NonFiniteError if a parameter at hand holds a NaN or an infinity; name the first one."""
+    for own, parameter in module.named_parameters():
+        name = place + own
+        if type(parameter.data) is not Tensor or parameter.is_meta:
+            continue  # elsewhere, or packed by a library for quantising, which answers for it
         if parameter.is_floating_point() and not torch.isfinite(parameter).all():
             nans, infinities = int(parameter.isnan().sum()), int(parameter.isinf().sum())
             raise NonFiniteError(
@@ -188,7 +228,7 @@ def config_of(folder: Path) -> dict[str, Any]:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         values.get("model_type")
     except (ValueError, AttributeError, OSError) as error:
-        raise ModelError(f"{path} is not a JSON object: {_one_line(error)}. Restore it.") from error
+        raise ModelError(f"{path} is not a JSON object: {one_line(error)}. Restore it.") from error
     quantised = values.get("quantization_config")
     if quantised:
         kind = quantised.get("quant_method", "kind unknown") if isinstance(quantised, dict) else quantised
@@ -230,37 +270,6 @@ def class_for(values: dict[str, Any], folder: Path) -> Any:
     )
 
 
-def _check_weights(folder: Path) -> None:
-    index = folder / _INDEX
-    if (folder / _WEIGHTS).exists():
-        files: Iterable[str] = [_WEIGHTS]
-    elif index.exists():
-        try:
-            files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
-            raise ModelError(f"{index} is not an index of shards: {_one_line(error)}. Restore it.") from error
-    else:
-        pickled = sorted(path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt")))
-        if pickled:
-            raise ModelError(
-                f"{folder} holds weights only as a pickle ({pickled[0]}), which can run code when opened. "
-                f"Convert it to safetensors."
-            )
-        raise ModelError(f"{folder} holds no {_WEIGHTS} and no {_INDEX}. Complete the folder.")
-    for name in files:
-        path = folder / name
-        if not path.exists():
-            raise ModelError(f"{folder}: the shard {name} is missing. Complete the folder.")
-        try:
-            with safe_open(path, "pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise ModelError(
-                f"{path} is damaged or cut short ({path.stat().st_size} bytes): {_one_line(error)}. "
-                f"Copy it again."
-            ) from error
-
-
 def _companion(auto_class: Any, folder: Path, what: str) -> Any:
     try:
         return auto_class.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
@@ -268,14 +277,9 @@ def _companion(auto_class: Any, folder: Path, what: str) -> Any:
         unseeing = what == "processor" and find_spec("PIL") is None
         images = " Those of images need pillow: pip install 'statprune[images]'." if unseeing else ""
         raise ModelError(
-            f"{folder}: its {what} cannot be opened: {_one_line(error)}. Repair or remove its files.{images}"
+            f"{folder}: its {what} cannot be opened: {one_line(error)}. Repair or remove its files.{images}"
         ) from error
 
 
 def _some(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return (text if len(text) <= 300 else f"{text[:297]}...").rstrip(".") or type(error).__name__

@@ -21,7 +21,9 @@ from statprune.checkpoint.sentence_folder import (
     place_of_transformer,
     verify_embeddings,
 )
+from statprune.checkpoint.shards import write_shards
 from statprune.checkpoint.verify import verify
+from statprune.checkpoint.verify_offloaded import verify_offloaded
 from statprune.checkpoint.widths import Encoding, encode
 
 RECORD_FILE = "statprune.json"
@@ -78,7 +80,11 @@ def save(  # noqa: PLR0913 - all but three are named
     place = "" if modules is None else place_of_transformer(modules)
     with aside(out, within) as folder:
         (folder / place).mkdir(parents=True)
-        _write_model(model, encoding, folder / place, max_shard_size)
+        if anatomy.shelf.lends:
+            write_shards(model, anatomy, folder)
+        else:
+            _write_weights(model, encoding, folder / place, max_shard_size)
+        _write_configs(model, encoding, folder / place)
         if modules is not None:
             copy_rest(modules, folder)
         for companion in (tokenizer, processor):
@@ -87,7 +93,8 @@ def save(  # noqa: PLR0913 - all but three are named
         _copy_legal(source, folder)
         text = json.dumps(record, indent=2, ensure_ascii=False)
         (folder / RECORD_FILE).write_text(f"{text}\n", encoding="utf-8")
-        verify(folder / place, model, encoding, verify_batch)
+        check = verify_offloaded if anatomy.shelf.lends else verify
+        check(folder / place, model, anatomy, encoding, verify_batch)
         if modules is not None:
             verify_embeddings(folder, model)
     return SavedFolder(
@@ -101,12 +108,17 @@ def _comes_from(companion: Any, modules: Path | None, place: str) -> bool:
     return modules is not None and bool(name) and Path(name).absolute() == (modules / place).absolute()
 
 
-def _write_model(model: PreTrainedModel, encoding: Encoding, folder: Path, max_shard_size: str) -> None:
+def _write_weights(model: PreTrainedModel, encoding: Encoding, folder: Path, max_shard_size: str) -> None:
     with _unchanged(model):
         # Transformers renames some weights of its own classes on the way, and of no other class.
         if encoding.reencoded_as is None:
             model.__class__ = class_named(encoding.architecture) or type(model)
+        if encoding.modelling is not None:
+            vars(model).pop("_weight_conversions", None)  # those of the stock class that was opened
         model.save_pretrained(folder, max_shard_size=max_shard_size)
+
+
+def _write_configs(model: PreTrainedModel, encoding: Encoding, folder: Path) -> None:
     generation = getattr(model, "generation_config", None)
     if generation is not None:
         generation.to_json_file(folder / "generation_config.json")
@@ -124,13 +136,15 @@ def _unchanged(model: PreTrainedModel) -> Iterator[None]:
     and that must not cost a run.
     """
     values, generation = dict(model.config.__dict__), getattr(model, "generation_config", None)
-    own_class = type(model)
+    own_class, conversions = type(model), vars(model).get("_weight_conversions")
     if generation is not None:
         model.generation_config = GenerationConfig()
     try:
         yield
     finally:
         model.__class__ = own_class
+        if conversions is not None:
+            vars(model)["_weight_conversions"] = conversions
         model.config.__dict__.clear()
         model.config.__dict__.update(values)
         if generation is not None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from statprune.anatomy.shelf import State
 from statprune.checkpoint.aside import flush
+from statprune.checkpoint.offload import Lender
 from statprune.errors import OutputError, StatpruneError
 
 FORMAT = 1
@@ -44,16 +45,52 @@ def check_unfinished(out: Path, *, resume: bool) -> None:
 
 
 class Unfinished:
-    """Keeps the states of a run in a folder: whole, checked when they are read, or not there."""
+    """Keeps the states of a run in a folder: whole, checked when they are read, or not there.
 
-    lends = False
+    Blocks are in memory; or `lender` has them, and when the run is settled, the states.
+    """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, lender: Lender | None = None) -> None:
+        self.folder, self.lender = folder, lender
+        self._settled: str | None = None
+        self._begun = False
+
+    @property
+    def lends(self) -> bool:
+        """Whether blocks have weights only while they are taken."""
+        return self.lender is not None
+
+    @property
+    def scratch(self) -> Path:
+        """A folder for what transformers converts."""
+        made = self.folder / "converted"
+        made.mkdir(exist_ok=True)
+        return made
+
+    def begin(self, identity: Mapping[str, Any]) -> None:
+        """Compare `identity`, all that the result depends on, with that of the run that began, if one did.
+
+        Raises:
+            OutputError: the folder holds the state of another run; names what differs.
+        """
+        _check_identity(self, identity)
+        self._begun = True
+
+    @property
+    def begun(self) -> bool:
+        """Whether the states are known to be of this run."""
+        return self._begun
+
+    def settle(self, stage: str) -> None:
+        """From now on blocks are what they became in `stage`."""
+        self._settled = stage
 
     def taken(self, index: int) -> AbstractContextManager[None]:
-        """As it is: all blocks are in memory."""
-        return nullcontext()
+        """Block `index` with its weights at hand."""
+        if self.lender is None:
+            return nullcontext()
+        state = None if self._settled is None else self.earlier(self._settled, index)
+        return self.lender.taken(index, None if state is None else state.tensors)
 
     def earlier(self, stage: str, index: int) -> State | None:
         """What was noted of the block in this stage.
@@ -109,15 +146,13 @@ class Unfinished:
 
 
 @contextmanager
-def unfinished(out: Path, identity: Mapping[str, Any]) -> Iterator[Unfinished]:
-    """The states of the run into `out` that `identity` describes; removed if it ends well.
+def unfinished(out: Path) -> Iterator[Unfinished]:
+    """The states of a run into `out`; removed if it ends well.
 
-    Where it is interrupted, or fails for want of room, they stay. Numbers and names in `identity` are what
-    the result depends on; it is compared with that of the run that began.
+    Where it is interrupted, or fails for want of room, they stay.
 
     Raises:
-        OutputError: the folder cannot be made or read, another process is at work in it, or it holds the
-            state of another run; names what differs.
+        OutputError: the folder cannot be made, or another process is at work in it.
     """
     folder = folder_for(out)
     try:
@@ -128,14 +163,13 @@ def unfinished(out: Path, identity: Mapping[str, Any]) -> Iterator[Unfinished]:
     shelf = Unfinished(folder)
     try:
         _lock(handle, folder)
-        _check_identity(shelf, identity)
         yield shelf
     except _OtherRunError:
         raise
     except BaseException as error:
         # What is wrong with the input, or with the result, would be so again.
         again = isinstance(error, StatpruneError) and not isinstance(error, OutputError)
-        if again or shelf.empty:
+        if (again and shelf.begun) or shelf.empty:
             shutil.rmtree(folder, ignore_errors=True)
         else:
             error.add_note(f"{folder} keeps what was done: go on with --resume.")

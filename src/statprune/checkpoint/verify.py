@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from statprune.anatomy.lookup import Anatomy
 from statprune.calibration.batches import inputs_of
 from statprune.checkpoint.classes import class_named
 from statprune.checkpoint.load import open_weights
@@ -17,7 +18,11 @@ from statprune.errors import ModelError, VerificationError
 
 
 def verify(
-    folder: Path, model: PreTrainedModel, encoding: Encoding, batch: Mapping[str, Tensor] | None
+    folder: Path,
+    model: PreTrainedModel,
+    anatomy: Anatomy,
+    encoding: Encoding,
+    batch: Mapping[str, Tensor] | None,
 ) -> None:
     """Raise VerificationError unless `folder` holds `model`.
 
@@ -34,12 +39,13 @@ def verify(
         )
     except ModelError as error:
         raise VerificationError(f"the saved folder does not open: {error}") from error
-    _compare_weights(fresh.state_dict(), model.state_dict())
+    compare_weights(fresh.state_dict(), model.state_dict())
     if batch is not None:
         _compare_outputs(fresh.to(model.device), model, batch)
 
 
-def _compare_weights(fresh: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+def compare_weights(fresh: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Raise VerificationError unless both hold the same tensors, bit for bit."""
     differing = sorted(set(fresh) ^ set(own))
     if differing:
         where = "the saved folder" if differing[0] in own else "memory"
@@ -68,6 +74,11 @@ def _compare_outputs(fresh: PreTrainedModel, model: PreTrainedModel, batch: Mapp
         ours, theirs = _outputs(model, batch), _outputs(fresh, batch)
     finally:
         model.train(was_training)
+    compare_outputs(theirs, ours)
+
+
+def compare_outputs(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:
+    """Raise VerificationError unless outputs, by name, agree but for the order of additions."""
     for name, expected in ours.items():
         tolerance = min(64 * torch.finfo(expected.dtype).eps, 0.05)
         gap = (theirs[name].double() - expected.double()).abs().max().item()

@@ -90,6 +90,10 @@ def compress_command(
         bool, typer.Option("--search", help="Refine the plan by trying its neighbours out; slower.")
     ] = False,
     resume: Resume = False,
+    offload: Annotated[
+        bool,
+        typer.Option("--offload", help="Leave blocks on disk and read one at a time: for large models."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing.")] = False,
     progress: ProgressMode = "auto",
     quiet: Quiet = False,
@@ -119,6 +123,7 @@ def compress_command(
             out=out,
             dry_run=dry_run,
             resume=resume,
+            offload=offload,
             progress=on_block,
             keep=keep,
             of=of,

@@ -137,7 +137,7 @@ def _architecture(
             reasons.append(f"llama.cpp's '{each.name}' can say it only with tied embeddings")
         else:
             return each
-    remedy = UNIFORM if uneven else "No GGUF can say this model."
+    remedy = f"{_nearest(widths)} {UNIFORM}" if uneven else "No GGUF can say this model."
     if family.architectures[0].whole:
         units = hidden // head_dim // max(1, heads // max(1, kv_heads))
         remedy = (
@@ -145,6 +145,16 @@ def _architecture(
             f"widths and keeps all heads."
         )
     raise ModelError(f"{'; '.join(reasons)}. {remedy}")
+
+
+def _nearest(widths: Mapping[str, list[int]]) -> str:
+    """The same widths in every block that are nearest to these, in words."""
+    means = {name: round(sum(values) / len(values)) for name, values in widths.items() if any(values)}
+    group = max(1, widths["heads"][0] // max(1, widths["key-value heads"][0]))
+    means["key-value heads"] = max(1, means.get("key-value heads", 1))
+    means["heads"] = group * means["key-value heads"]
+    told = ", ".join(f"{width} {name}" for name, width in means.items())
+    return f"The nearest that it can say: {told} in every block."
 
 
 def is_tied(model: PreTrainedModel) -> bool:

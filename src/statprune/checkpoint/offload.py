@@ -1,0 +1,125 @@
+"""A model whose blocks stay on disk: their weights are read when they are taken, and dropped afterwards.
+
+transformers opens the checkpoint, with all its checks and renamings, and accelerate reads single weights of
+it; what transformers would convert (the experts of some mixtures) it writes to a scratch folder once.
+"""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from statprune.anatomy.lookup import Anatomy, anatomy_of
+from statprune.anatomy.shelf import InMemory
+from statprune.errors import InputError
+
+
+def require_accelerate() -> None:
+    """Raise InputError if the library that reads single weights is not installed."""
+    if find_spec("accelerate") is None:
+        raise InputError(
+            "offload needs the library accelerate. Install it with `pip install 'statprune[offload]'`."
+        )
+
+
+class Lender:
+    """Lends the weights of blocks, one block at a time."""
+
+    def __init__(self, model: PreTrainedModel, weights: Mapping[str, Tensor], device: torch.device) -> None:
+        names = {id(module): name for name, module in model.named_modules()}
+        self._blocks = anatomy_of(model).blocks
+        self._prefixes = [f"{names[id(block)]}." for block in self._blocks]
+        self._weights, self._device = weights, device
+        self._taken: set[int] = set()
+
+    @contextmanager
+    def taken(self, index: int, instead: Mapping[str, Tensor] | None = None) -> Iterator[None]:
+        """Block `index` with its weights, or with `instead`, for a while; then shapes alone are left."""
+        if index in self._taken:  # by whoever is around
+            yield
+            return
+        block, prefix = self._blocks[index], self._prefixes[index]
+        for name, _ in list(block.named_parameters()):
+            # A copy: what the library hands out is a view of the file, which is closed again.
+            value = self._weights[prefix + name] if instead is None else instead[name]
+            _put(block, name, value.to(self._device, copy=True))
+        self._taken.add(index)
+        try:
+            yield
+        finally:
+            self._taken.remove(index)
+            for name, parameter in list(block.named_parameters()):
+                _put(block, name, torch.empty_like(parameter, device="meta"))
+
+
+class Lent(InMemory):
+    """A shelf that lends blocks, and keeps nothing."""
+
+    lends = True
+
+    def __init__(self, lender: Lender) -> None:
+        self._lender = lender
+
+    def taken(self, index: int) -> Any:
+        """Block `index` with the checkpoint's weights."""
+        return self._lender.taken(index)
+
+
+def places_of(skeleton: PreTrainedModel, anatomy: Anatomy, device: str) -> dict[str, str]:
+    """Where the parts of a model go, as transformers takes it: blocks on disk, all else on `device`."""
+    blocks = {id(block) for block in anatomy.blocks}
+    places: dict[str, str] = {}
+
+    def place(module: nn.Module, name: str) -> None:
+        if id(module) in blocks:
+            places[name] = "disk"
+        elif any(id(inner) in blocks for inner in module.modules()):
+            own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+            places.update({f"{name}.{tensor}".lstrip("."): device for tensor, _ in own})
+            for child, inner in module.named_children():
+                place(inner, f"{name}.{child}".lstrip("."))
+        else:
+            places[name] = device
+
+    place(skeleton, "")
+    return places
+
+
+def lender_of(model: PreTrainedModel, device: str) -> Lender:
+    """A lender of what transformers has left on disk, instead of accelerate's own way to run such a model."""
+    from accelerate.hooks import remove_hook_from_module  # noqa: PLC0415 - an optional library
+
+    hooks = [getattr(module, "_hf_hook", None) for module in model.modules()]
+    maps = [_weights_of(hook) for hook in hooks if hook is not None]
+    weights = next(each for each in maps if each is not None)
+    remove_hook_from_module(model, recurse=True)
+    del model.hf_device_map
+    return Lender(model, weights, torch.device(device))
+
+
+@contextmanager
+def without_warnings_of_accelerate() -> Iterator[None]:
+    """It warns of names of tensors, which it then places all the same."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The following device_map keys do not match")
+        yield
+
+
+def _weights_of(hook: Any) -> Mapping[str, Tensor] | None:
+    for each in getattr(hook, "hooks", [hook]):
+        found = getattr(each, "weights_map", None)
+        if found is not None:
+            dataset: Mapping[str, Tensor] = getattr(found, "dataset", found)
+            return dataset
+    return None
+
+
+def _put(block: nn.Module, name: str, value: Tensor) -> None:
+    path, _, own = name.rpartition(".")
+    module = block.get_submodule(path)
+    module._parameters[own] = nn.Parameter(value, requires_grad=False)
