@@ -82,11 +82,7 @@ def _before_stack(
         handing = [_Handing(each) for each in anatomy.runs]
         for each, returned in zip(handing, before, strict=False):
             each.instead = returned[position]
-        with ExitStack() as around:
-            for later in anatomy.runs[number:]:
-                if later.stack.carried:  # its first block runs, for what it hands on
-                    around.enter_context(anatomy.shelf.taken(later.start))
-            around.enter_context(_handing_on(handing))
+        with _handing_on(anatomy, handing):
             model.base_model(**inputs_of(model, batch), **_no_cache(model))
         here = handing[number]
         hidden = here.first[0]
@@ -134,7 +130,7 @@ def behind_last_block(model: PreTrainedModel, anatomy: Anatomy, hidden: Tensor, 
     """
     handing = [_Handing(run) for run in anatomy.runs]
     handing[-1].instead = hidden
-    with _handing_on(handing):
+    with _handing_on(anatomy, handing):
         return model(**inputs_of(model, batch), **_no_cache(model), return_dict=True)
 
 
@@ -198,10 +194,15 @@ class _Handing:
     def __post_init__(self) -> None:
         self.extras = (None,) * self.run.stack.extras
 
+    @property
+    def runs_first(self) -> bool:
+        """Whether the first block runs, for what it hands on besides."""
+        return self.run.stack.carried and self.instead is None
+
     def forward_of(self, block: nn.Module) -> Callable[..., Any]:
         """What stands in for the forward of `block`."""
         own = block.forward
-        runs = self.run.stack.carried and block is self.run.blocks[0] and self.instead is None
+        runs = self.runs_first and block is self.run.blocks[0]
 
         def hand_on(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
             if not self.first:
@@ -216,9 +217,11 @@ class _Handing:
 
 
 @contextmanager
-def _handing_on(handing: Sequence[_Handing]) -> Iterator[None]:
+def _handing_on(anatomy: Anatomy, handing: Sequence[_Handing]) -> Iterator[None]:
     with ExitStack() as stack:
         for each in handing:
+            if each.runs_first:
+                stack.enter_context(anatomy.shelf.taken(each.run.start))
             for block in each.run.blocks:
                 own = block.__dict__.get("forward")  # a hook that someone else has put there
                 block.forward = each.forward_of(block)
