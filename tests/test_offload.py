@@ -77,7 +77,7 @@ def test_an_offloaded_run_goes_on_where_it_was_stopped(method: str, tmp_path: Pa
     save_tiny(tmp_path / "model", "mixtral")
     run(tmp_path / "model", tmp_path / "whole", "mixtral", method=method)
 
-    def stop(stage: str, done: int, blocks: int) -> None:
+    def stop(stage: str, done: int, *_: Any) -> None:
         if (stage, done) in stops:
             raise KeyboardInterrupt
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 import statprune
 from statprune import pipeline
 from statprune.anatomy.lookup import anatomy_of
+from statprune.engine.progress import NOTHING, Facts
 from statprune.errors import NonFiniteError, OutputError, VerificationError
 from tests.saved import letter_tokenizer, save_tiny, sentences
 from tests.test_pipeline import same_weights
@@ -155,7 +156,7 @@ def test_an_interrupt_at_any_block_leaves_what_a_run_can_go_on_from(stage: str, 
     before = Snapshot(model)
     seen: list[str] = []
 
-    def interrupt(now: str, done: int, blocks: int) -> None:
+    def interrupt(now: str, done: int, blocks: int, facts: Facts = NOTHING, /) -> None:
         seen.append(now)
         if now == stage and done == 2:
             raise KeyboardInterrupt

@@ -32,7 +32,7 @@ def batches(model: PreTrainedModel) -> list[dict[str, Tensor]]:
 def run(out: Path, family: str = "llama", stop: tuple[str, int] | None = None, **options: Any) -> Any:
     """Compress a tiny model; `stop` interrupts it behind a (stage, block)."""
 
-    def progress(stage: str, done: int, blocks: int) -> None:
+    def progress(stage: str, done: int, *_: Any) -> None:
         if (stage, done) == stop:
             raise KeyboardInterrupt
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from statprune.pipeline import Result, compress
     from statprune.planning import plan
     from statprune.quality import evaluate
+    from statprune.reports import Report, Reporter
     from statprune.version import __version__
 
 __all__ = [
@@ -30,6 +31,8 @@ __all__ = [
     "Inspection",
     "Measurement",
     "Plan",
+    "Report",
+    "Reporter",
     "Result",
     "StatpruneError",
     "StatpruneWarning",
@@ -50,6 +53,8 @@ _HOMES = {
     "Inspection": "inspection",
     "Measurement": "measurement",
     "Plan": "budget.plan",
+    "Report": "reports",
+    "Reporter": "reports",
     "Result": "pipeline",
     "StatpruneError": "errors",
     "StatpruneWarning": "errors",

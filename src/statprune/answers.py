@@ -12,7 +12,7 @@ from statprune.anatomy.lookup import anatomy_of
 from statprune.budget.cost import Cost
 from statprune.budget.plan import Plan
 from statprune.checkpoint.skeleton import skeleton
-from statprune.engine.stat import Progress, no_progress
+from statprune.engine.progress import Progress, no_progress
 from statprune.errors import BudgetError, InputError
 from statprune.measurement import Measurement
 from statprune.planning import OPTIONS, start_of
@@ -71,7 +71,7 @@ def answer(
         measured: a folder that `plan` has written.
         out: where to save a new measurement.
         keeps: shares to answer for.
-        progress: called after every block with (stage, blocks done, blocks).
+        progress: called after every block, as for `compress`.
         **options: of, widths, multiple, floors, protect, pins; and those of `plan`.
 
     Raises:

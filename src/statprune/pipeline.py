@@ -12,6 +12,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
+from statprune.ahead import foreseeing, tell_chosen, tell_prepared
 from statprune.anatomy.lookup import anatomy_of
 from statprune.anatomy.shelf import State
 from statprune.budget.cost import Cost
@@ -22,8 +23,9 @@ from statprune.checkpoint.unfinished import Unfinished, check_unfinished, unfini
 from statprune.checkpoint.widths import adopt
 from statprune.engine.backends import maker
 from statprune.engine.measure import MakeAccumulator
+from statprune.engine.progress import Progress, no_progress
 from statprune.engine.refit import refit
-from statprune.engine.stat import Decide, Progress, measure, no_progress, stat
+from statprune.engine.stat import Decide, measure, stat
 from statprune.engine.trace import Trace
 from statprune.evaluation.devices import evaluating
 from statprune.identity import identity_of
@@ -95,7 +97,8 @@ def compress(  # noqa: PLR0913 - all but one are named
             and the result is the same, bit for bit. Where there is none, the run begins.
         offload: leave the blocks of a model in a folder, or of a name, on disk, and read one at a time; the
             result has no model in memory.
-        progress: called after every block with (stage, blocks done, blocks).
+        progress: called after every block with (stage, blocks done, blocks, facts): `engine.progress`. A
+            `Reporter` makes time left of it.
         **options: the fields of `Recipe`: keep, of, plan, method, widths, samples, seq_len, text_column,
             dtype, device, seed, backend, multiple, floors, protect, pins, search.
 
@@ -125,16 +128,18 @@ def compress(  # noqa: PLR0913 - all but one are named
             prepare(opened, recipe, data) if source is None else prepare_measured(opened, recipe, source)
         )
         trace.seconds["prepare"] = perf_counter() - started
+        if shelf is not None:
+            shelf.lender = opened.lender
+            shelf.begin(identity_of(prepared, recipe))
+            prepared = replace(prepared, anatomy=replace(prepared.anatomy, shelf=shelf))
+        saves = out is not None
+        tell_prepared(progress, prepared, recipe, dry_run=dry_run, saves=saves)
         if dry_run:
             plan = _decide(prepared, recipe, trace, progress)
             return Result(None, plan, trace, _record(prepared, recipe, plan, trace), opened.tokenizer)
         if isinstance(model, PreTrainedModel):
             around.enter_context(_put_back_on_failure(prepared))
-        if shelf is not None:
-            shelf.lender = opened.lender
-            shelf.begin(identity_of(prepared, recipe))
-            prepared = replace(prepared, anatomy=replace(prepared.anatomy, shelf=shelf))
-        plan = _narrow(prepared, recipe, trace, progress)
+        plan = _narrow(prepared, recipe, trace, progress, saves=saves)
         narrowed = replace(anatomy_of(opened.model), shelf=prepared.anatomy.shelf)
         adopt(opened.model, narrowed)
         record = _record(prepared, recipe, plan, trace)
@@ -153,6 +158,7 @@ def compress(  # noqa: PLR0913 - all but one are named
             verify_batch={name: value[:2] for name, value in prepared.samples.batches[0].items()},
             within=shelf.folder,
         )
+        progress("save", 1, 1)
         return replace(result, folder=folder, model=None if offload else opened.model)
 
 
@@ -160,10 +166,14 @@ def _scratch(shelf: Unfinished | None, around: ExitStack) -> Path:
     return shelf.scratch if shelf is not None else Path(around.enter_context(TemporaryDirectory()))
 
 
-def _narrow(prepared: Prepared, recipe: Recipe, trace: Trace, progress: Progress) -> Plan:
+def _narrow(prepared: Prepared, recipe: Recipe, trace: Trace, progress: Progress, *, saves: bool) -> Plan:
     """Narrow the model in place; return the plan."""
     model, anatomy, batches = prepared.opened.model, prepared.anatomy, prepared.samples.batches
     plan = _decided(prepared, recipe, trace, progress)
+    if isinstance(plan, Plan):
+        tell_chosen(progress, prepared, recipe, plan, saves=saves)
+    else:
+        progress = foreseeing(progress, prepared, recipe, plan, saves=saves)
     started = perf_counter()
     if isinstance(plan, Plan) and recipe.method == "refit":
         refit(model, anatomy, batches, plan, trace, progress)

@@ -12,6 +12,7 @@ import transformers
 from transformers import PreTrainedModel
 
 from statprune import measurement as measurements
+from statprune.ahead import tell_measuring
 from statprune.anatomy.shelf import IN_MEMORY
 from statprune.budget.plan import Plan
 from statprune.budget.restrictions import Restrictions
@@ -24,9 +25,9 @@ from statprune.engine.divergence import (
 )
 from statprune.engine.latency import time_widths
 from statprune.engine.probe import Probe
+from statprune.engine.progress import Progress, no_progress
 from statprune.engine.refit import refit
 from statprune.engine.search import TRIALS, search
-from statprune.engine.stat import Progress, no_progress
 from statprune.engine.survey import survey, to_survey
 from statprune.engine.trace import Trace
 from statprune.errors import InputError, StatpruneWarning
@@ -64,7 +65,7 @@ def plan(
         out: a folder that does not exist yet, for `compress(measured=...)`; None saves nothing.
         tokenizer: takes precedence over the model's own, as for `compress`.
         latency: whether to time the blocks at several widths, for budgets of latency.
-        progress: called after every block with (stage, blocks done, blocks).
+        progress: called after every block, as for `compress`.
         restrictions: of budgets to come; what the model does not have is refused before it is measured.
         **options: samples, seq_len, text_column, dtype, device, seed: fields of `Recipe`.
 
@@ -86,6 +87,7 @@ def plan(
     opened = open_model(model, tokenizer, dtype=recipe.dtype, device=recipe.device)
     with evaluating(opened.model):
         prepared = prepare(opened, recipe, data)
+        tell_measuring(progress, prepared, latency=latency)
         measurement = surveyed(prepared, with_latency=latency, progress=progress)
     if out is not None:
         measurements.write(measurement, Path(out))
@@ -98,11 +100,15 @@ def surveyed(prepared: Prepared, *, with_latency: bool, progress: Progress) -> M
     of_tokens = has_outputs_of_tokens(model, anatomy, samples.batches[0])
     probe = Probe(model, anatomy, probe_batches(samples.batches, of_tokens=of_tokens))
     curves, unit = survey(model, anatomy, to_survey(anatomy, samples.batches), probe, progress)
+    timed = None
+    if with_latency:
+        timed = time_widths(model, anatomy, samples.batches[0])
+        progress("latency", 1, 1)
     return Measurement(
         curves=curves,
         sites=anatomy.sites,
         context=prepared.context,
-        latency=time_widths(model, anatomy, samples.batches[0]) if with_latency else None,
+        latency=timed,
         samples=samples,
         model=_lasting(prepared.opened.name),
         fingerprint=fingerprint(anatomy),

@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from statprune.checkpoint.load import require_finite
+from statprune.engine.progress import Facts, Progress, no_progress
 from statprune.errors import DataError, ModelError
 from statprune.evaluation.devices import evaluating
 from statprune.evaluation.perplexity import MaskedLoss, Perplexity, masked_lm_loss, perplexity
@@ -25,6 +26,7 @@ def evaluate(  # noqa: PLR0913 - the options of the command of this name
     device: str = "auto",
     max_tokens: int | None = None,
     seed: int = 0,
+    progress: Progress = no_progress,
 ) -> Perplexity | MaskedLoss:
     """Perplexity of a causal model, or the loss at masked tokens of an encoder with a masked-language head.
 
@@ -39,6 +41,7 @@ def evaluate(  # noqa: PLR0913 - the options of the command of this name
         device: where to compute; "auto" takes a GPU where there is one.
         max_tokens: read no more than this many tokens.
         seed: draws which tokens are masked.
+        progress: called after every batch with ("evaluate", windows or records done, all of them).
 
     Raises:
         ModelError: the model has neither head.
@@ -63,16 +66,24 @@ def evaluate(  # noqa: PLR0913 - the options of the command of this name
     require_finite(opened.model)
     length = sequence_length(opened, seq_len)
     records = records_of(data, opened, text_column, "test")
+
+    def told(done: int, samples: int) -> None:
+        progress("evaluate", done, samples, Facts(ahead=()))
+
+    rest: dict[str, Any] = {
+        "seq_len": length,
+        "max_tokens": max_tokens,
+        "on_progress": told,
+    }
     with evaluating(opened.model):
         if not masked:
-            return perplexity(opened.model, opened.tokenizer, records, seq_len=length, max_tokens=max_tokens)
+            return perplexity(opened.model, opened.tokenizer, records, **rest)
         generator = torch.Generator().manual_seed(seed)
         loss = masked_lm_loss(
             opened.model,
             opened.tokenizer,
             records,
-            seq_len=length,
             generator=generator,
-            max_tokens=max_tokens,
+            **rest,
         )
         return replace(loss, protocol=loss.protocol | {"seed": seed})

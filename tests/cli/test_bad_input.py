@@ -63,6 +63,10 @@ SHARED = {
     "--dtype int8": ("dtype is 'int8'", "choose one of auto, float32"),
     "--seed -1": ("--seed", "-1", "0<=x | 0"),
     "--seed=pi": ("--seed", "'pi' was given"),
+    "--progress loud": ("'loud' is no way to show progress", "choose one of auto, bars, lines, json"),
+    "--quiet --progress json": ("--quiet shows nothing, --progress json does", "give one of them"),
+    "--log-file taken": ("log file taken cannot be written: it is a folder", "Give another file"),
+    "--log-file nowhere/run.log": ("nowhere/run.log cannot be written: nowhere is no folder", "Give another"),
     "--bogus": ("No such option: --bogus",),
 }
 COMPRESS = {

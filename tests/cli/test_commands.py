@@ -36,8 +36,7 @@ def test_compress_writes_a_folder_and_tells(command: Command, world: Path, tmp_p
     assert ended.code == 0
     for told in ("12 samples, 384 tokens", "blocks.2.feed_forward", "saved and verified", str(out), "params"):
         assert told in ended.out.replace("\n", "")
-    assert "measuring errors and damage, block" in ended.err
-    assert "choosing and refitting, block" in ended.err
+    assert ended.err == ""  # of a short run no line of progress where there is no terminal
     assert "damage predicted" in ended.out
     assert "measured afterwards" in ended.out.replace("\n", " ")
     assert "block" not in ended.out.splitlines()[0]

@@ -15,7 +15,7 @@ def measured(command: Command, world: Path, tmp_path: Path) -> Path:
         "plan", world / "llama", "--data", world / "text.txt", "--out", out, "--samples", 12, "--seq-len", 32
     )
     assert ended.code == 0
-    assert "measuring errors and damage, block" in ended.err
+    assert ended.err == ""
     assert "Budgets of params" in ended.out
     assert f"statprune compress --from {out} --keep SHARE" in ended.out.replace("\n", "")
     return out

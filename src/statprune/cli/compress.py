@@ -13,10 +13,13 @@ from statprune.cli.options import (
     Entry,
     Floor,
     Json,
+    LogFileOption,
     MaybeData,
     Multiple,
     Pin,
+    ProgressMode,
     Protect,
+    Quiet,
     Resume,
     SeqLen,
     TextColumn,
@@ -24,7 +27,8 @@ from statprune.cli.options import (
     register_entries,
     restrictions,
 )
-from statprune.cli.show import as_json, block_progress, count, quieten_libraries, say, table
+from statprune.cli.progress import Shown, reporting
+from statprune.cli.show import as_json, count, quieten_libraries, say, table
 from statprune.errors import OutputError
 
 
@@ -91,11 +95,15 @@ def compress_command(
         typer.Option("--offload", help="Leave blocks on disk and read one at a time: for large models."),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing.")] = False,
+    progress: ProgressMode = "auto",
+    quiet: Quiet = False,
+    log_file: LogFileOption = None,
     debug: Debug = False,
     json: Json = False,
 ) -> None:
     """Make a model smaller, and save it as a folder that loads."""
     quieten_libraries()
+    shown = Shown.of(progress, quiet=quiet, json=json, log_file=log_file)
     register_entries(entry)
     if out is None and not dry_run:
         raise OutputError("no output folder; give --out DIR, or --dry-run to see the plan only.")
@@ -107,7 +115,7 @@ def compress_command(
         "backend": backend,
         "seed": seed,
     }
-    with block_progress(shown=not json) as progress:
+    with reporting(shown) as on_block:
         result = statprune.compress(
             model,
             data=data,
@@ -116,7 +124,7 @@ def compress_command(
             dry_run=dry_run,
             resume=resume,
             offload=offload,
-            progress=progress,
+            progress=on_block,
             keep=keep,
             of=of,
             plan=plan,

@@ -55,6 +55,19 @@ Resume = Annotated[
     typer.Option("--resume", help="Go on with a run into the same folder that did not end, block by block."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")]
+ProgressMode = Annotated[
+    str,
+    typer.Option(
+        "--progress",
+        help="Shows progress on stderr: bars; lines; json, an object a line; auto: bars on a terminal, "
+        "else occasional lines, and nothing with --json.",
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show warnings, errors and the result; no progress.")]
+LogFileOption = Annotated[
+    Path | None,
+    typer.Option("--log-file", help="Append progress to this file, a JSON object with a time a line."),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 

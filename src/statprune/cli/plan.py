@@ -13,17 +13,21 @@ from statprune.cli.options import (
     Entry,
     Floor,
     Json,
+    LogFileOption,
     MaybeData,
     Multiple,
     Pin,
+    ProgressMode,
     Protect,
+    Quiet,
     SeqLen,
     TextColumn,
     columns,
     register_entries,
     restrictions,
 )
-from statprune.cli.show import as_json, block_progress, count, quieten_libraries, say, table
+from statprune.cli.progress import Shown, reporting
+from statprune.cli.show import as_json, count, quieten_libraries, say, table
 
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5)
 
@@ -58,11 +62,15 @@ def plan_command(
     seed: Annotated[
         int | None, typer.Option(help="Seed of every random draw.", min=0, show_default="0")
     ] = None,
+    progress: ProgressMode = "auto",
+    quiet: Quiet = False,
+    log_file: LogFileOption = None,
     debug: Debug = False,
     json: Json = False,
 ) -> None:
     """Measure a model once, then answer any budget in seconds."""
     quieten_libraries()
+    shown = Shown.of(progress, quiet=quiet, json=json, log_file=log_file)
     register_entries(entry)
     said = {
         "samples": samples,
@@ -70,14 +78,14 @@ def plan_command(
         "text_column": columns(text_column),
         "seed": seed,
     }
-    with block_progress(shown=not json) as progress:
+    with reporting(shown) as on_block:
         answered = statprune.answer(
             model,
             data=data,
             measured=measured,
             out=out,
             keeps=keep or SHARES,
-            progress=progress,
+            progress=on_block,
             of=of,
             widths=widths,
             multiple=multiple,

@@ -1,26 +1,12 @@
-"""What commands print: tables and progress for people, one JSON object for machines."""
+"""What commands print: tables for people, one JSON object for machines."""
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.progress import TimeRemainingColumn as Remaining
 from rich.table import Table
-
-if TYPE_CHECKING:
-    from statprune.engine.stat import Progress as OnBlock
-
-STAGES = {
-    "measure": "measuring the dense model",
-    "prune": "cutting neurons and heads",
-    "survey": "measuring errors and damage",
-    "refit": "choosing and refitting",
-    "search": "trying plans",
-}
 
 
 def quieten_libraries() -> None:
@@ -66,24 +52,3 @@ def show_protocol(protocol: Mapping[str, Any]) -> None:
 def count(number: float) -> str:
     """A number with its thousands apart."""
     return f"{number:,.0f}"
-
-
-@contextmanager
-def block_progress(*, shown: bool) -> "Iterator[OnBlock]":
-    """A bar per stage on stderr, a step per block; nothing at all before the first step."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bars = Progress(*columns, Remaining(), console=Console(stderr=True), disable=not shown)
-    tasks: dict[str, Any] = {}
-
-    def on_block(stage: str, done: int, blocks: int) -> None:
-        if not tasks:
-            bars.start()
-        if stage not in tasks:
-            tasks[stage] = bars.add_task(f"{STAGES.get(stage, stage)}, block", total=blocks)
-        bars.update(tasks[stage], completed=done)
-
-    try:
-        yield on_block
-    finally:
-        if tasks:
-            bars.stop()

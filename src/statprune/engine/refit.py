@@ -40,7 +40,7 @@ from statprune.engine.expert_fits import narrow_experts
 from statprune.engine.journal import mark, narrow_again, narrowed, recall
 from statprune.engine.measure import consumer_weight
 from statprune.engine.passage import Data, MakeGood, Passage, observed
-from statprune.engine.stat import Progress, no_progress
+from statprune.engine.progress import Progress, no_progress
 from statprune.engine.trace import Trace
 from statprune.linalg.elimination import eliminate
 from statprune.linalg.held_out import LOCAL, NONE, compensation, fit_consumer
@@ -107,8 +107,9 @@ def refit(
                     step(passage, site, plan[site], trace)
             advance(thin, block, index)
             anatomy.shelf.note("refit", index, narrowed(block, trace, since, thin))
-        progress("refit", index + 1, len(anatomy.blocks))
+        progress("refit", index + 1, len(anatomy.blocks), trace.facts(recalled=earlier is not None))
     _finish(model, anatomy, data, dense, thin, trace)
+    progress("compare", 1, 1, trace.facts())
 
 
 def _finish(

@@ -31,6 +31,7 @@ from statprune.calibration.stream import advance, before_first_block
 from statprune.engine.experts import ExpertFactors
 from statprune.engine.journal import mark, narrow_again, narrowed, recall
 from statprune.engine.measure import MakeAccumulator, consumer_weight, curve_of, factor_of, through_block
+from statprune.engine.progress import Facts, Progress, no_progress
 from statprune.engine.trace import Trace
 from statprune.linalg.factor import Factor
 from statprune.surgery.cut import cut
@@ -39,12 +40,6 @@ KINDS: tuple[SiteKind, SiteKind] = ("feed_forward", "attention")
 """In the order in which they are cut."""
 
 Decide = Callable[[Curves], Plan]
-Progress = Callable[[str, int, int], None]
-"""(stage, blocks done, blocks) -> nothing; called after every block."""
-
-
-def no_progress(stage: str, done: int, blocks: int) -> None:
-    """Show nothing."""
 
 
 @torch.no_grad()
@@ -78,7 +73,9 @@ def measure(
                 if site.kind == "feed_forward" and keep_factors:
                     factors[site.name] = factor
             anatomy.shelf.note("measure", index, _state_of({site.name: curves[site.name] for site in sites}))
-        progress("measure", index + 1, len(anatomy.blocks))
+        progress(
+            "measure", index + 1, len(anatomy.blocks), Facts(curves=curves, recalled=earlier is not None)
+        )
     return curves, factors
 
 
@@ -133,7 +130,7 @@ def stat(
             for site in heads:
                 _prune(block, site, factor_of(site, block, walked.pop(site.name)), plan[site], trace)
             anatomy.shelf.note("prune", index, narrowed(block, trace, since, thin))
-        progress("prune", index + 1, last + 1)
+        progress("prune", index + 1, last + 1, trace.facts(recalled=earlier is not None))
     trace.seconds["prune"] = perf_counter() - started
     return plan
 

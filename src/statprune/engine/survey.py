@@ -25,7 +25,7 @@ from statprune.engine.divergence import every_row, first_of, taken
 from statprune.engine.experts import Readings
 from statprune.engine.measure import consumer_weight, naming
 from statprune.engine.probe import Candidates, Probe
-from statprune.engine.stat import Progress, no_progress
+from statprune.engine.progress import Facts, Progress, no_progress
 from statprune.linalg.elimination import eliminate
 from statprune.linalg.gram import Gram
 from statprune.linalg.held_out import LOCAL
@@ -78,8 +78,9 @@ def survey(
             for width, weight in found[site.name].weights:
                 probe.try_out(block, site, width, weight)
         probe.advance(block, index)
-        progress("survey", index + 1, len(anatomy.blocks))
+        progress("survey", index + 1, len(anatomy.blocks), Facts(recalled=earlier is not None))
     measured, unit = probe.divergences()
+    progress("compare", 1, 1)
     return {name: DamageCurve(error, measured.get(name, ())) for name, error in errors.items()}, unit
 
 

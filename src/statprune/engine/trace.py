@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from statprune.anatomy.sites import Site
+from statprune.engine.progress import Facts
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,12 @@ class Trace:
     ) -> None:
         """Note the cut of one site."""
         self.sites.append(SiteTrace(site.name, site.units, kept, relative_error, condition, rank))
+
+    def facts(self, *, recalled: bool = False) -> Facts:
+        """The site that was narrowed last, and its error."""
+        if not self.sites:
+            return Facts(recalled=recalled)
+        return Facts(self.sites[-1].site, self.sites[-1].relative_error, recalled=recalled)
 
     def note_unseen(self, site: Site, experts: Sequence[int]) -> None:
         """Warn of experts that were given too few tokens to be fitted, if there are any."""

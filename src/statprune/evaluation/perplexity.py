@@ -159,7 +159,7 @@ def perplexity(
     return Perplexity(_exp(nll), nll, tokens, len(rows), protocol)
 
 
-def masked_lm_loss(
+def masked_lm_loss(  # noqa: PLR0913 - all but three are named
     model: nn.Module,
     tokenizer: Any,
     records: Records,
@@ -168,6 +168,7 @@ def masked_lm_loss(
     generator: torch.Generator,
     share: float = 0.15,
     max_tokens: int | None = None,
+    on_progress: Progress | None = None,
 ) -> MaskedLoss:
     """Loss of an encoder at tokens that are replaced by the mask token, `share` of each sample, at least one.
 
@@ -183,6 +184,7 @@ def masked_lm_loss(
         generator: Draws the masked positions; on the CPU. Record its seed beside the number.
         share: Part of the tokens, special tokens not counted, that is masked.
         max_tokens: Read the first records only, of at most this many tokens together, but at least one.
+        on_progress: Called with the samples done and the samples in all, after each batch.
 
     Raises:
         DataError: There is no mask token or no text, or the model cannot read such samples or ids.
@@ -212,6 +214,8 @@ def masked_lm_loss(
             total += summed_loss(model(**batch).logits[targets >= 0], targets[targets >= 0])
             tokens += int((targets >= 0).sum())
             done += len(group)
+            if on_progress is not None:
+                on_progress(done, len(rows))
     loss = _mean(total, tokens)
     protocol = {
         "data": records.description,
