@@ -1,18 +1,26 @@
 """Blocks left on disk: the folder that comes out is the one that comes out in memory, bit for bit."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from transformers import LlamaConfig
 
 import statprune
+from benchmarks.speed.random_llama import write
+from statprune.anatomy import spilled
 from statprune.anatomy.lookup import anatomy_of
 from statprune.checkpoint import offload, shards
 from statprune.checkpoint.load import load
+from statprune.engine.memory import needed
 from statprune.errors import InputError, NonFiniteError, VerificationError
-from tests.saved import save_tiny
+from statprune.limits import limit_of
+from tests.saved import letter_tokenizer, save_tiny, sentences
 from tests.test_resume import batches
 from tests.tiny import tiny_model
 
@@ -139,11 +147,101 @@ def test_a_folder_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("method", ["refit", "stat"])
-def test_hidden_states_in_files_are_those_in_memory(method: str, tmp_path: Path) -> None:
+def test_hidden_states_in_files_are_those_in_memory(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Both streams, and what the dense one notes; nothing of it is left."""
-    save_tiny(tmp_path / "model", "bart")
+    model = save_tiny(tmp_path / "model", "bart")
+    limit = needed(model, anatomy_of(model), batches(model), method).most - 1
+    made: list[Path] = []
+    own = spilled._Entry.__init__
+    monkeypatch.setattr(
+        spilled._Entry, "__init__", lambda self, *rest: (made.append(rest[1]), own(self, *rest))[1]
+    )
     run(tmp_path / "model", tmp_path / "memory", "bart", method=method)
-    run(tmp_path / "model", tmp_path / "disk", "bart", method=method, offload=True, max_memory="1KB")
+    run(tmp_path / "model", tmp_path / "disk", "bart", method=method, offload=True, max_memory=limit)
     memory, disk = weights(tmp_path / "memory"), weights(tmp_path / "disk")
     assert all(torch.equal(value, disk[name]) for name, value in memory.items())
     assert {path.name for path in tmp_path.iterdir()} == {"model", "memory", "disk"}
+    assert len(made) > 50
+
+
+def test_a_limit_that_one_block_exceeds_is_refused_before_any_pass(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "model", "llama")
+    with pytest.raises(
+        InputError, match=r"max_memory is 500\.0 MB, and this run needs 6.* one site .* method stat"
+    ):
+        run(tmp_path / "model", tmp_path / "out", "llama", offload=True, max_memory="500MB")
+    for given in ("many", "-3GB", 0, True):
+        with pytest.raises(InputError, match="give bytes, or as in 6GB"):
+            run(tmp_path / "model", tmp_path / "out", "llama", offload=True, max_memory=given)
+    with pytest.raises(InputError, match="goes with offload"):
+        run(tmp_path / "model", tmp_path / "out", "llama", max_memory="6GB")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert [limit_of(each, offload=True) for each in ("6GB", "1.5 mb", "700", 42)] == [
+        6 * 10**9,
+        1_500_000,
+        700,
+        42,
+    ]
+
+
+def test_a_list_in_files_behaves_like_one(tmp_path: Path) -> None:
+    values = [torch.randn(2, 3).bfloat16(), torch.arange(4.0), torch.zeros(0, 5)]
+    held = spilled.Spilled(tmp_path, values)
+    other = held.copy()
+    other[0] = torch.ones(1)
+    other.append(torch.full((2,), 7.0))
+    assert [torch.equal(a, b) for a, b in zip(held, values, strict=True)] == [True] * 3
+    assert [len(held), len(other)] == [3, 4]
+    held[1].add_(1)  # a copy
+    assert torch.equal(other[1], values[1])
+    assert len(list(tmp_path.iterdir())) == 5
+    del other, held
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.audit
+@pytest.mark.parametrize("method", ["refit", "stat"])
+def test_memory_does_not_grow_with_depth(method: str, tmp_path: Path) -> None:
+    """Forty blocks more, of 12 MB each: none of it is seen in the largest resident size of the process."""
+    peaks = {}
+    for blocks, extra in ((8, ["--offload"]), (48, ["--offload"]), (48, [])):
+        folder = tmp_path / f"model-{blocks}"
+        if not folder.exists():
+            config = LlamaConfig(
+                hidden_size=512,
+                intermediate_size=1376,
+                num_hidden_layers=blocks,
+                num_attention_heads=8,
+                num_key_value_heads=8,
+                vocab_size=64,
+                dtype="float32",
+            )
+            write(folder, config)
+            letter_tokenizer("decoder").save_pretrained(folder)
+            (tmp_path / "text.txt").write_text("\n\n".join(sentences(400)))
+        out = tmp_path / f"out-{blocks}-{len(extra)}"
+        arguments = ["compress", folder, "--keep", "0.7", "--method", method, "--data", tmp_path / "text.txt"]
+        arguments += ["--samples", "16", "--seq-len", "64", "--quiet", "--out", out, *extra]
+        ended = subprocess.run(
+            [sys.executable, "-c", PEAK, *map(str, arguments)],
+            capture_output=True,
+            check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert ended.returncode == 0, ended.stderr.decode()
+        peaks[blocks, len(extra)] = int(ended.stderr.split()[-1]) / 1024
+    assert peaks[48, 1] < peaks[8, 1] + 60, peaks
+    assert peaks[48, 0] > peaks[48, 1] + 300, peaks
+
+
+PEAK = """
+import resource, sys
+from statprune.cli.main import run
+try:
+    run(sys.argv[1:])
+except SystemExit as ended:
+    sys.stderr.write(f"\\n{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}\\n")
+    raise
+"""

@@ -66,9 +66,7 @@ def write(out: Path, config: LlamaConfig, seed: int = 0) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument(
-        "--tokenizer", type=Path, required=True, help="folder of a tokenizer"
-    )
+    parser.add_argument("--tokenizer", type=Path, required=True, help="folder of a tokenizer")
     parser.add_argument("--hidden", type=int, default=4096)
     parser.add_argument("--neurons", type=int, default=11008)
     parser.add_argument("--layers", type=int, default=32)

@@ -30,6 +30,7 @@ from statprune.engine.trace import Trace
 from statprune.evaluation.devices import evaluating
 from statprune.identity import identity_of
 from statprune.inputs import open_model
+from statprune.limits import limit_of, spills
 from statprune.planning import allocated, hearing, start_of, surveyed
 from statprune.preparation import (
     Prepared,
@@ -74,6 +75,7 @@ def compress(  # noqa: PLR0913 - all but one are named
     dry_run: bool = False,
     resume: bool = False,
     offload: bool = False,
+    max_memory: str | int | None = None,
     progress: Progress = no_progress,
     **options: Any,
 ) -> Result:
@@ -97,6 +99,8 @@ def compress(  # noqa: PLR0913 - all but one are named
             and the result is the same, bit for bit. Where there is none, the run begins.
         offload: leave the blocks of a model in a folder, or of a name, on disk, and read one at a time; the
             result has no model in memory.
+        max_memory: with offload, bytes, or as in "6GB", that the process may take: hidden states lie in
+            files where they would not fit; by default where half of what is free now would not do.
         progress: called after every block with (stage, blocks done, blocks, facts): `engine.progress`. A
             `Reporter` makes time left of it.
         **options: the fields of `Recipe`: keep, of, plan, method, widths, samples, seq_len, text_column,
@@ -111,6 +115,7 @@ def compress(  # noqa: PLR0913 - all but one are named
         StatpruneError: the run failed on our side.
     """
     recipe = Recipe.of_options(options)
+    limit = limit_of(max_memory, offload=offload)
     if out is not None:
         check_output(Path(out))
         check_unfinished(Path(out), resume=resume)
@@ -130,6 +135,7 @@ def compress(  # noqa: PLR0913 - all but one are named
         trace.seconds["prepare"] = perf_counter() - started
         if shelf is not None:
             shelf.lender = opened.lender
+            shelf.spills = offload and spills(prepared, recipe, limit)
             shelf.begin(identity_of(prepared, recipe))
             prepared = replace(prepared, anatomy=replace(prepared.anatomy, shelf=shelf))
         saves = out is not None

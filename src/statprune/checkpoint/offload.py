@@ -4,6 +4,9 @@ transformers opens the checkpoint, with all its checks and renamings, and accele
 it; what transformers would convert (the experts of some mixtures) it writes to a scratch folder once.
 """
 
+import ctypes
+import logging
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -55,6 +58,7 @@ class Lender:
             self._taken.remove(index)
             for name, parameter in list(block.named_parameters()):
                 _put(block, name, torch.empty_like(parameter, device="meta"))
+            _trim()
 
 
 class Lent(InMemory):
@@ -104,10 +108,16 @@ def lender_of(model: PreTrainedModel, device: str) -> Lender:
 
 @contextmanager
 def without_warnings_of_accelerate() -> Iterator[None]:
-    """It warns of names of tensors, which it then places all the same."""
+    """It warns of names of tensors, which it then places all the same, and of what was asked for."""
+    logger = logging.getLogger("accelerate.big_modeling")
+    before = logger.level
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The following device_map keys do not match")
-        yield
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(before)
 
 
 def _weights_of(hook: Any) -> Mapping[str, Tensor] | None:
@@ -123,3 +133,10 @@ def _put(block: nn.Module, name: str, value: Tensor) -> None:
     path, _, own = name.rpartition(".")
     module = block.get_submodule(path)
     module._parameters[own] = nn.Parameter(value, requires_grad=False)
+
+
+def _trim() -> None:
+    """Let the C library hand back what is free inside its heap: in pieces it would add up, block by block."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)

@@ -98,6 +98,13 @@ def compress_command(
     progress: ProgressMode = "auto",
     quiet: Quiet = False,
     log_file: LogFileOption = None,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(
+            help="With --offload: bytes that the process may take, as in 6GB.",
+            show_default="half of what is free",
+        ),
+    ] = None,
     debug: Debug = False,
     json: Json = False,
 ) -> None:
@@ -124,6 +131,7 @@ def compress_command(
             dry_run=dry_run,
             resume=resume,
             offload=offload,
+            max_memory=max_memory,
             progress=on_block,
             keep=keep,
             of=of,

@@ -1,0 +1,45 @@
+"""The memory that a run may take, and whether its hidden states must lie in files."""
+
+import re
+
+from statprune.engine.memory import free_memory, in_words, needed
+from statprune.errors import InputError
+from statprune.preparation import Prepared
+from statprune.recipe import Recipe
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+def limit_of(given: str | int | None, *, offload: bool) -> int | None:
+    """Bytes: a whole number, or a number with KB, MB, GB or TB; None where nothing is given.
+
+    Raises:
+        InputError: it is no such number, or it is given for a run in memory.
+    """
+    if given is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", str(given).strip(), re.IGNORECASE)
+    if found is None or isinstance(given, bool) or float(found[1]) == 0:
+        raise InputError(f"max_memory is {given!r}; give bytes, or as in 6GB.")
+    if not offload:
+        raise InputError(f"max_memory is {given!r}, which goes with offload.")
+    return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+def spills(prepared: Prepared, recipe: Recipe, limit: int | None) -> bool:
+    """Whether hidden states must lie in files.
+
+    Raises:
+        InputError: even so the run would take more than `limit`; says what for.
+    """
+    memory = needed(prepared.opened.model, prepared.anatomy, prepared.samples.batches, recipe.method)
+    if limit is not None and memory.least > limit:
+        raise InputError(
+            f"max_memory is {in_words(limit)}, and this run needs {in_words(memory.least)} with its hidden "
+            f"states in files ({memory.told()}). Give more{_thriftier(recipe)}."
+        )
+    return memory.most > (free_memory() // 2 if limit is None else limit)
+
+
+def _thriftier(recipe: Recipe) -> str:
+    return ", or take method stat, which needs half as much for a site" if recipe.method == "refit" else ""
