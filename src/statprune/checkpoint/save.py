@@ -13,7 +13,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy
 from statprune.checkpoint.aside import aside
-from statprune.checkpoint.classes import auto_classes_of, class_named, stock_class_of
+from statprune.checkpoint.classes import RENAMED, auto_classes_of, class_named, stock_class_of, turn_into
 from statprune.checkpoint.modelling import MODELLING_FILE
 from statprune.checkpoint.sentence_folder import (
     belongs_to,
@@ -105,7 +105,7 @@ def _write_model(model: PreTrainedModel, encoding: Encoding, folder: Path, max_s
     with _unchanged(model):
         # Transformers renames some weights of its own classes on the way, and of no other class.
         if encoding.reencoded_as is None:
-            model.__class__ = class_named(encoding.architecture) or type(model)
+            turn_into(model, class_named(encoding.architecture) or type(model))
         model.save_pretrained(folder, max_shard_size=max_shard_size)
     generation = getattr(model, "generation_config", None)
     if generation is not None:
@@ -124,13 +124,15 @@ def _unchanged(model: PreTrainedModel) -> Iterator[None]:
     and that must not cost a run.
     """
     values, generation = dict(model.config.__dict__), getattr(model, "generation_config", None)
-    own_class = type(model)
+    own_class, renamed = type(model), vars(model).get(RENAMED)
     if generation is not None:
         model.generation_config = GenerationConfig()
     try:
         yield
     finally:
         model.__class__ = own_class
+        if renamed is not None:
+            vars(model)[RENAMED] = renamed
         model.config.__dict__.clear()
         model.config.__dict__.update(values)
         if generation is not None:
