@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from statprune.cli.options import Debug, Json, Model
+from statprune.cli.options import Debug, Entry, Json, Model, register_entries
 from statprune.cli.show import as_json, quieten_libraries, say
 
 
@@ -45,6 +45,7 @@ def export_command(
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="onnx: a decoder without keys and values in and out.")
     ] = False,
+    entry: Entry = None,
     debug: Debug = False,
     json: Json = False,
 ) -> None:
@@ -52,6 +53,7 @@ def export_command(
     if to not in TARGETS:
         raise typer.BadParameter(f"{to!r} is none of {', '.join(TARGETS)}", param_hint="--to")
     quieten_libraries()
+    register_entries(entry)
     given = {"dtype": dtype, "no_tokenizer": no_tokenizer, "no_cache": no_cache}
     written = TARGETS[to](model, out, given)
     if json:

@@ -101,8 +101,9 @@ def _require_residuals(stream: Stream, block: nn.Module, number: int, sites: Seq
         gone_on = [*reads.values(), returned]
         near = min((_distance(each, whole) for each in gone_on if each.numel() == whole.numel()), default=1.0)
         if near > ULPS * torch.finfo(whole.dtype).eps:
+            said = [path or "the input of the block" for path in site.residual] or ["nothing"]
             raise ModelError(
-                f"{site.name}: {' + '.join(site.residual) or 'nothing'} + the output of {site.consumer} "
+                f"{site.name}: {' + '.join(said)} + the output of {site.consumer} "
                 f"is read nowhere in the block (nearest: {near:.2g} off). {_ADVICE} residual."
             )
 
