@@ -92,6 +92,8 @@ torch.testing.assert_close(model(**batch).logits, expected)
         ('gate = "mlp.gate_proj"\n', "", "once saved and opened"),
         ('neurons = "intermediate_size"', 'neurons = "hidden_size"', "check widths|once saved and opened"),
         ('blocks = "layers"', 'blocks = "blocks"', "has no attribute 'blocks'"),
+        ('blocks = "layers"', 'blocks = "layers"\nextras = 1', "do not run one by one: .* check extras"),
+        ('neurons = "intermediate_size"', 'neurons = "ffn"', "no attribute 'ffn'.* check widths"),
     ],
 )
 def test_a_wrong_entry_is_found_out_before_the_data_is_read(

@@ -36,6 +36,19 @@ def require_contracts(model: PreTrainedModel, anatomy: Anatomy, batch: Batch) ->
     Raises:
         ModelError: one of them is not so; names the place and the difference.
     """
+    try:
+        _try_out(model, anatomy, batch)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, AttributeError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"the blocks of {type(model).__name__} do not run one by one: {first}. "
+            f"{_ADVICE} extras or carried."
+        ) from error
+
+
+def _try_out(model: PreTrainedModel, anatomy: Anatomy, batch: Batch) -> None:
     outputs: dict[int, Tensor] = {}
     hooks = [
         block.register_forward_hook(
