@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,7 @@ def test_compress_writes_a_folder_and_tells(command: Command, world: Path, tmp_p
         assert told in ended.out.replace("\n", "")
     assert "measuring errors and damage, block" in ended.err
     assert "choosing and refitting, block" in ended.err
+    assert re.search(r"\(weights equal; outputs differ by \S+ where they reach [\d.]+\)", ended.out)
     assert "damage predicted" in ended.out
     assert "measured afterwards" in ended.out.replace("\n", " ")
     assert "block" not in ended.out.splitlines()[0]
@@ -57,6 +59,8 @@ def test_compress_as_json(command: Command, world: Path, tmp_path: Path) -> None
     assert (ended.code, ended.err) == (0, "")
     record = one_object(ended.out)
     assert record["out"] == str(out)
+    agreement = record.pop("agreement")
+    assert agreement["difference"] <= 1e-5 * agreement["reach"]
     assert record["cost"]["macs"]["share"] <= 0.6
     assert record["data"]["seed"] == record["recipe"]["seed"] == 4
     assert {"widths": "uniform", "multiple": 4, "backend": "qr"}.items() <= record["recipe"].items()

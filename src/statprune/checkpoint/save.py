@@ -21,7 +21,7 @@ from statprune.checkpoint.sentence_folder import (
     place_of_transformer,
     verify_embeddings,
 )
-from statprune.checkpoint.verify import verify
+from statprune.checkpoint.verify import Agreement, verify
 from statprune.checkpoint.widths import Encoding, encode
 
 RECORD_FILE = "statprune.json"
@@ -36,6 +36,8 @@ class SavedFolder:
     stock: bool
     reencoded_as: str | None
     how_to_load: str
+    agreement: Agreement | None = None
+    """How far outputs of what was opened again are from those in memory; None where none were compared."""
 
 
 def save(  # noqa: PLR0913 - all but three are named
@@ -87,12 +89,11 @@ def save(  # noqa: PLR0913 - all but three are named
         _copy_legal(source, folder)
         text = json.dumps(record, indent=2, ensure_ascii=False)
         (folder / RECORD_FILE).write_text(f"{text}\n", encoding="utf-8")
-        verify(folder / place, model, encoding, verify_batch)
+        agreement = verify(folder / place, model, encoding, verify_batch)
         if modules is not None:
             verify_embeddings(folder, model)
-    return SavedFolder(
-        out, encoding.stock, encoding.reencoded_as, _how_to_load(out, encoding, modules is not None)
-    )
+    how = _how_to_load(out, encoding, modules is not None)
+    return SavedFolder(out, encoding.stock, encoding.reencoded_as, how, agreement)
 
 
 def _comes_from(companion: Any, modules: Path | None, place: str) -> bool:
