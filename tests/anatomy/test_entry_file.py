@@ -67,7 +67,7 @@ def test_a_draft_is_registered_checked_and_used(draft: Path, tmp_path: Path) -> 
     expected = made.model(**batches[0]).logits
     torch.testing.assert_close(load(out).model(**batches[0]).logits, expected)
     lookup._registered.clear()
-    with pytest.raises(ModelError, match="'olmo' was pruned by an entry of one's own.*--entry FILE"):
+    with pytest.raises(ModelError, match=r"'olmo' was pruned by an entry of one's own.*--entry FILE"):
         load(out)
     # Elsewhere nobody knows the entry; the code in the folder needs none.
     torch.save((batches[0], expected), tmp_path / "expected.pt")
