@@ -3,7 +3,10 @@
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +16,12 @@ from transformers import PreTrainedModel
 import statprune
 from statprune.anatomy import lookup
 from statprune.anatomy.draft import draft_entry
-from statprune.anatomy.entry_file import read_entry
-from statprune.anatomy.lookup import ARCHITECTURES, anatomy_of, entry_for
+from statprune.anatomy.entry_file import entry_of, read_entry
+from statprune.anatomy.lookup import ARCHITECTURES, anatomy_of, context_of, entry_for
+from statprune.anatomy.parts import Context, Unprunable
 from statprune.checkpoint.load import load
+from statprune.cli.export import TARGETS
+from statprune.cli.main import run
 from statprune.errors import ModelError, UnknownArchitectureError
 from tests.saved import letter_tokenizer, sentences
 from tests.tiny import tiny_batch, tiny_model
@@ -60,6 +66,9 @@ def test_a_draft_is_registered_checked_and_used(draft: Path, tmp_path: Path) -> 
     assert type(made.model).__name__ == "StatpruneOlmoForCausalLM"
     expected = made.model(**batches[0]).logits
     torch.testing.assert_close(load(out).model(**batches[0]).logits, expected)
+    lookup._registered.clear()
+    with pytest.raises(ModelError, match=r"'olmo' was pruned by an entry of one's own.*--entry FILE"):
+        load(out)
     # Elsewhere nobody knows the entry; the code in the folder needs none.
     torch.save((batches[0], expected), tmp_path / "expected.pt")
     check = f"""
@@ -76,12 +85,18 @@ torch.testing.assert_close(model(**batch).logits, expected)
     ("before", "after", "said"),
     [
         # A wrong residual: the block goes on with another sum.
-        ('residual = ["post_attention_layernorm"]', 'residual = [""]', "check residual"),
+        (
+            'residual = ["post_attention_layernorm"]',
+            'residual = [""]',
+            "the input of the block .* the output of mlp.down_proj is read nowhere.*check residual",
+        ),
         # Nobody reads these heads.
         ('key = "self_attn.k_proj"', 'key = "self_attn.q_proj"', "check widths"),
         ('gate = "mlp.gate_proj"\n', "", "once saved and opened"),
         ('neurons = "intermediate_size"', 'neurons = "hidden_size"', "check widths|once saved and opened"),
         ('blocks = "layers"', 'blocks = "blocks"', "has no attribute 'blocks'"),
+        ('blocks = "layers"', 'blocks = "layers"\nextras = 1', "do not run one by one: .* check extras"),
+        ('neurons = "intermediate_size"', 'neurons = "ffn"', "no attribute 'ffn'.* check widths"),
     ],
 )
 def test_a_wrong_entry_is_found_out_before_the_data_is_read(
@@ -151,6 +166,44 @@ def test_every_entry_survives_being_told_as_data() -> None:
     assert len({name for entry in ARCHITECTURES for name in entry.model_types}) == sum(
         len(entry.model_types) for entry in ARCHITECTURES
     )
+    for entry in ARCHITECTURES:
+        assert entry_of(as_data(entry), "here") == entry
+
+
+def as_data(value: Any) -> Any:
+    """As TOML would give it: tables and lists, without what is left at its default."""
+    if isinstance(value, Unprunable):
+        return {"unprunable": value.reason}
+    if is_dataclass(value):
+        told = {each.name: (getattr(value, each.name), each.default) for each in fields(value)}
+        return {name: as_data(held) for name, (held, default) in told.items() if held != default}
+    if isinstance(value, Mapping):
+        return {name: as_data(each) for name, each in value.items()}
+    return [as_data(each) for each in value] if isinstance(value, tuple) else value
+
+
+def test_a_draft_names_widths_as_the_config_stores_them() -> None:
+    """GPT-J's config answers to num_attention_heads too, but per layer it can be told n_head alone."""
+    config = transformers.GPTJConfig(vocab_size=64, n_embd=32, n_layer=1, n_head=4, rotary_dim=4)
+    text = draft_entry(transformers.GPTJForCausalLM(config))
+    assert 'heads = "n_head"' in text
+    assert 'neurons = "n_inner"' in text
+
+
+def test_positions_without_a_limit_and_a_limit_that_is_not_there() -> None:
+    bloom, known = transformers.BloomConfig(), entry_for("llama")
+    assert known is not None
+    assert context_of(known, bloom) is None
+    with pytest.raises(ModelError, match=r"the config of bloom has no 'n_positions'\. Correct context"):
+        context_of(replace(known, context=Context("n_positions")), bloom)
+
+
+def test_an_export_takes_an_entry(draft: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = []
+    monkeypatch.setitem(TARGETS, "onnx", lambda *_: known.append(entry_for("olmo")) or sys.exit(0))
+    with pytest.raises(SystemExit):
+        run(["export", str(tmp_path), "--to", "onnx", "--entry", str(draft)])
+    assert known == [statprune.register(draft)]
 
 
 def test_the_command_line_takes_an_entry(draft: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from folders import CASES, Case, outputs, write
-from tiny import random_cut, tiny_batch, tiny_model, uneven_cut, uniform_cut
+from tiny import MODEL_TYPES, random_cut, tiny_batch, tiny_model, uneven_cut, uniform_cut
 
 from statprune.anatomy.lookup import anatomy_of
 from statprune.checkpoint.load import load
@@ -135,3 +135,17 @@ def test_saving_leaves_the_model_in_memory_as_it_is(tmp_path: Path) -> None:
     assert model.training
     assert model.generation_config is generation
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_a_model_from_a_folder_is_saved_as_one_made_in_memory(model_type: str, tmp_path: Path) -> None:
+    """Transformers renames weights when it opens a folder, and remembers how: GPT-NeoX's head was lost so."""
+    tiny_model(model_type).save_pretrained(tmp_path / "dense")
+    model = uneven_cut(load(tmp_path / "dense").model)
+    saved = write(model, tmp_path / "out")
+    assert_same(model, load(saved.path).model)
+    stock_class = type(model)
+    adopt(model, anatomy_of(model))
+    assert type(model) is not stock_class
+    model.save_pretrained(tmp_path / "own")
+    assert_same(model, load(tmp_path / "own").model)

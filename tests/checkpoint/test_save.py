@@ -101,7 +101,10 @@ def test_a_changed_weight_is_found(cut: Any, tmp_path: Path) -> None:
     model = cut(tiny_model("gpt2"))
     encoding = encode(model, anatomy_of(model))
     path = write(model, tmp_path / "out").path
-    verify(path, model, encoding, tiny_batch(model))
+    found = verify(path, model, encoding, tiny_batch(model))
+    assert found is not None
+    assert found.difference <= 1e-5 * found.reach
+    assert 0.1 < found.reach < 100
     weights = load_file(path / "model.safetensors")
     name = "transformer.h.1.mlp.c_proj.weight"
     # The last bit of one value.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,7 @@ def test_compress_writes_a_folder_and_tells(command: Command, world: Path, tmp_p
     for told in ("12 samples, 384 tokens", "blocks.2.feed_forward", "saved and verified", str(out), "params"):
         assert told in ended.out.replace("\n", "")
     assert ended.err == ""  # of a short run no line of progress where there is no terminal
+    assert re.search(r"\(weights equal; outputs differ by \S+ where they reach [\d.]+\)", ended.out)
     assert "damage predicted" in ended.out
     assert "measured afterwards" in ended.out.replace("\n", " ")
     assert "block" not in ended.out.splitlines()[0]
@@ -56,6 +58,8 @@ def test_compress_as_json(command: Command, world: Path, tmp_path: Path) -> None
     assert (ended.code, ended.err) == (0, "")
     record = one_object(ended.out)
     assert record["out"] == str(out)
+    agreement = record.pop("agreement")
+    assert agreement["difference"] <= 1e-5 * agreement["reach"]
     assert record["cost"]["macs"]["share"] <= 0.6
     assert record["data"]["seed"] == record["recipe"]["seed"] == 4
     assert {"widths": "uniform", "multiple": 4, "backend": "qr"}.items() <= record["recipe"].items()

@@ -43,6 +43,13 @@ def test_by_default_it_gets_the_folders_name_here(
         ("llama", ("--to", "tarball"), "'tarball' is none of"),
         ("llama", ("--to", "gguf"), "its algorithm is WordLevel"),
         ("llama", ("--to", "gguf", "--no-tokenizer", "--dtype", "int3"), "dtype is 'int3'"),
+        (
+            "llama",
+            ("--to", "onnx", "--dtype", "f16"),
+            "--dtype: it is for --to gguf, and does nothing for onnx",
+        ),
+        ("llama", ("--to", "onnx", "--no-tokenizer"), "--no-tokenizer: it is for --to gguf"),
+        ("llama", ("--to", "gguf", "--no-cache"), "--no-cache: it is for --to onnx"),
         ("bert", ("--to", "gguf"), "'bert' cannot be written as GGUF"),
         ("nan", ("--to", "gguf", "--no-tokenizer"), "1 NaN and 0 infinite"),
         ("nowhere", ("--to", "gguf"), "nowhere does not exist"),

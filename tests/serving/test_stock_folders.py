@@ -12,6 +12,7 @@ import statprune
 from statprune.anatomy.lookup import anatomy_of
 from statprune.checkpoint.classes import stock_class_of
 from statprune.checkpoint.widths import adopt
+from statprune.errors import InputError
 
 
 def opens_as_stock(made: statprune.Result) -> bool:
@@ -51,6 +52,17 @@ def test_a_qwen2_with_fewer_heads_is_a_llama_with_biases() -> None:
     with torch.no_grad():
         batch = tiny_batch(model)
         assert torch.equal(twin(**batch).logits, model(**batch).logits)
+
+
+@pytest.mark.parametrize("model_type", ["opt", "bert", "bart"])
+def test_heads_that_are_gone_cannot_be_said_by_a_stock_config(model_type: str, tmp_path: Path) -> None:
+    model = uniform_cut(tiny_model(model_type), heads=True)
+    adopt(model, anatomy_of(model))
+    options = {"keep": 0.95, "multiple": 4, "dry_run": True}
+    data = [tiny_batch(model, rows=32)]
+    with pytest.raises(InputError, match=r"\.0\.attention has lost heads before, and 3 .*or take uniform"):
+        statprune.compress(model, data=data, widths="stock", **options)
+    statprune.compress(model, data=data, widths="uniform", **options)
 
 
 FROM_TEXT = tuple(name for name in MODEL_TYPES if name not in ("vit", "whisper", "t5"))

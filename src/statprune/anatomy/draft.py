@@ -1,5 +1,7 @@
 """A draft entry for a model that has none, from the names and shapes of its modules."""
 
+from typing import Any
+
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -47,10 +49,7 @@ def draft_entry(model: PreTrainedModel) -> str:
     if fused != UNKNOWN:
         found |= {"query": fused, "key": fused, "value": fused}
     causal = "ForCausalLM" in type(model).__name__ or "LMHead" in type(model).__name__
-    widths = {
-        name: next((each for each in names if getattr(model.config, each, None) is not None), UNKNOWN)
-        for name, names in _WIDTHS.items()
-    }
+    widths = {name: _width_of(model.config, names) for name, names in _WIDTHS.items()}
     optional = {name for name in ("kv_heads", "head_dim") if widths[name] == UNKNOWN}
     lines = [
         f"# A draft: check every line, and fill in what is {UNKNOWN}.",
@@ -77,6 +76,15 @@ def draft_entry(model: PreTrainedModel) -> str:
         *(f"# norm: {name}" for name in norms),
     ]
     return "\n".join(lines)
+
+
+def _width_of(config: Any, names: tuple[str, ...]) -> str:
+    """The first of `names` that the config has, if one with a value, by the name that it is stored under."""
+    held = [name for name in names if hasattr(config, name)]
+    found = next((name for name in held if getattr(config, name) is not None), UNKNOWN)
+    if found == UNKNOWN and names == _WIDTHS["neurons"] and held:
+        found = held[0]  # GPT-2 and GPT-J: n_inner is None where it is four times the hidden size
+    return str(config.attribute_map.get(found, found))
 
 
 def _longest_list(base: nn.Module) -> tuple[str, nn.ModuleList | None]:

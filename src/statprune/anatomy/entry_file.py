@@ -158,11 +158,11 @@ def _require_one_of(value: Any, known: tuple[Any, ...], where: str) -> None:
         raise ModelError(f"{where} is {value!r}; choose one of {said}.")
 
 
-# The first name that an annotation holds says of what kind the value is.
+# The first of these names that an annotation holds says of what kind the value is: what holds others first.
 _KINDS: tuple[tuple[str, type], ...] = (
-    ("Literal", str),
-    ("tuple", tuple),
     ("Mapping", Mapping),
+    ("tuple", tuple),
+    ("Literal", str),
     ("bool", bool),
     ("int", int),
     ("str", str),

@@ -16,7 +16,7 @@ from statprune.anatomy.draft import draft_entry
 from statprune.anatomy.encoder_decoders import ENCODER_DECODERS
 from statprune.anatomy.encoders import ENCODERS
 from statprune.anatomy.entry_file import read_entry
-from statprune.anatomy.parts import DOWN, GATE_UP, Architecture, Stack, Unprunable
+from statprune.anatomy.parts import DOWN, GATE_UP, Architecture, Context, Stack, Unprunable
 from statprune.anatomy.producers import module_at
 from statprune.anatomy.shelf import IN_MEMORY, Shelf
 from statprune.anatomy.sites import Site
@@ -131,7 +131,12 @@ def head_dim_of(stack: Stack, config: Any) -> int:
 def context_of(entry: Architecture, config: Any) -> int | None:
     """The longest input, in tokens, that the model's positions allow; None where they have no limit."""
     name = entry.context.name
-    return None if name is None else int(getattr(config, name)) - entry.context.reserved
+    longest = None if name is None else getattr(config, name, None)
+    if longest is not None:
+        return int(longest) - entry.context.reserved
+    if name not in (None, Context().name):
+        raise ModelError(f"the config of {config.model_type} has no '{name}'. Correct context in its entry.")
+    return None
 
 
 def anatomy_of(model: PreTrainedModel) -> Anatomy:
@@ -215,7 +220,7 @@ def _check_linears(block: nn.Module, sites: tuple[Site, ...], place: Place) -> N
             if type(linear) not in (nn.Linear, Conv1D):
                 raise ModelError(
                     f"{place.name}: {path} is a {type(linear).__name__}, not a plain Linear or Conv1D. "
-                    f"Dequantise it, or merge its adapter, first."
+                    f"Dequantise it or merge its adapter first; a layer of the family's own cannot be cut."
                 )
 
 

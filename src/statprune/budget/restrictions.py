@@ -37,6 +37,11 @@ class Restrictions:
             PlanError: a site, block or width does not exist, or a pin contradicts a floor or a protection.
         """
         known = {site.name: site for site in sites}
+        for name in (name for name, units in self.only.items() if not units):
+            raise PlanError(
+                f"{name} has lost heads before, and {known[name].units} are what no stock config of this "
+                f"family can say. Prune the dense model, or take uniform or per-layer widths."
+            )
         blocks = blocks_of(sites)
         for block in self.protect:
             if isinstance(block, bool) or not isinstance(block, int) or not -blocks <= block < blocks:

@@ -13,6 +13,8 @@ from statprune.anatomy.sites import CROSS_HEADS
 from statprune.checkpoint.per_layer_model import PerLayerWidths
 
 PREFIX = "Statprune"
+RENAMED = "_weight_conversions"
+"""Where transformers keeps on a model how its weights were renamed when it was opened."""
 
 
 def class_named(name: str) -> type | None:
@@ -43,6 +45,17 @@ def per_layer_class(stock_class: Any, entry: Architecture) -> Any:
 def stock_class_of(model_class: type) -> Any:
     """The nearest class above `model_class`, or itself, that transformers ships."""
     return next(kind for kind in model_class.__mro__ if kind.__module__.startswith("transformers.models."))
+
+
+def turn_into(model: Any, model_class: type) -> None:
+    """Make `model` one of `model_class`, in place.
+
+    How transformers renamed weights when it opened `model` belongs to the class that was opened: kept, it
+    would rename them on saving, and another class would not find them.
+    """
+    if type(model) is not model_class:
+        vars(model).pop(RENAMED, None)
+        model.__class__ = model_class
 
 
 def auto_classes_of(stock_class: Any) -> list[str]:

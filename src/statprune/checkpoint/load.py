@@ -263,6 +263,11 @@ def class_for(values: dict[str, Any], folder: Path) -> Any:
             f"{folder}: {names[0]} needs code that comes with it ({remote[0]}), which is never run here. "
             f"Convert it to a stock class."
         )
+    if names[0].startswith(PREFIX) and class_named(names[0].removeprefix(PREFIX)) is not None:
+        raise ModelError(
+            f"{folder}: '{model_type}' was pruned by an entry of one's own, which is not known here. Give it "
+            f"with --entry FILE or statprune.register(FILE)."
+        )
     kind = "per-layer class of this package" if names[0].startswith(PREFIX) else "class of transformers"
     raise ModelError(
         f"{folder}: {names[0]}, the class in config.json, is no {kind} {transformers.__version__}. "

@@ -28,7 +28,10 @@ def rehearse(model: PreTrainedModel) -> None:
             kept = torch.arange(max(1, site.units - 1 - site.block % 2))
             weight = weight_of(module_at(block, site.consumer))
             cut(block, site, kept, weight[:, site.columns_of(kept)])
-        encoding = encode(narrowed, anatomy_of(narrowed))
+        try:
+            encoding = encode(narrowed, anatomy_of(narrowed))
+        except AttributeError as error:
+            raise ModelError(f"{error}. The entry does not describe this model: check widths.") from error
         opener = class_named(encoding.architecture)
         if opener is None:
             raise ModelError(

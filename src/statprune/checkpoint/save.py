@@ -13,7 +13,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy
 from statprune.checkpoint.aside import aside
-from statprune.checkpoint.classes import auto_classes_of, class_named, stock_class_of
+from statprune.checkpoint.classes import RENAMED, auto_classes_of, class_named, stock_class_of, turn_into
 from statprune.checkpoint.modelling import MODELLING_FILE
 from statprune.checkpoint.sentence_folder import (
     belongs_to,
@@ -22,7 +22,7 @@ from statprune.checkpoint.sentence_folder import (
     verify_embeddings,
 )
 from statprune.checkpoint.shards import write_shards
-from statprune.checkpoint.verify import verify
+from statprune.checkpoint.verify import Agreement, verify
 from statprune.checkpoint.verify_offloaded import verify_offloaded
 from statprune.checkpoint.widths import Encoding, encode
 
@@ -38,6 +38,8 @@ class SavedFolder:
     stock: bool
     reencoded_as: str | None
     how_to_load: str
+    agreement: Agreement | None = None
+    """How far outputs of what was opened again are from those in memory; None where none were compared."""
 
 
 def save(  # noqa: PLR0913 - all but three are named
@@ -94,12 +96,11 @@ def save(  # noqa: PLR0913 - all but three are named
         text = json.dumps(record, indent=2, ensure_ascii=False)
         (folder / RECORD_FILE).write_text(f"{text}\n", encoding="utf-8")
         check = verify_offloaded if anatomy.shelf.lends else verify
-        check(folder / place, model, anatomy, encoding, verify_batch)
+        agreement = check(folder / place, model, anatomy, encoding, verify_batch)
         if modules is not None:
             verify_embeddings(folder, model)
-    return SavedFolder(
-        out, encoding.stock, encoding.reencoded_as, _how_to_load(out, encoding, modules is not None)
-    )
+    how = _how_to_load(out, encoding, modules is not None)
+    return SavedFolder(out, encoding.stock, encoding.reencoded_as, how, agreement)
 
 
 def _comes_from(companion: Any, modules: Path | None, place: str) -> bool:
@@ -112,9 +113,7 @@ def _write_weights(model: PreTrainedModel, encoding: Encoding, folder: Path, max
     with _unchanged(model):
         # Transformers renames some weights of its own classes on the way, and of no other class.
         if encoding.reencoded_as is None:
-            model.__class__ = class_named(encoding.architecture) or type(model)
-        if encoding.modelling is not None:
-            vars(model).pop("_weight_conversions", None)  # those of the stock class that was opened
+            turn_into(model, class_named(encoding.architecture) or type(model))
         model.save_pretrained(folder, max_shard_size=max_shard_size)
 
 
@@ -136,15 +135,15 @@ def _unchanged(model: PreTrainedModel) -> Iterator[None]:
     and that must not cost a run.
     """
     values, generation = dict(model.config.__dict__), getattr(model, "generation_config", None)
-    own_class, conversions = type(model), vars(model).get("_weight_conversions")
+    own_class, renamed = type(model), vars(model).get(RENAMED)
     if generation is not None:
         model.generation_config = GenerationConfig()
     try:
         yield
     finally:
         model.__class__ = own_class
-        if conversions is not None:
-            vars(model)["_weight_conversions"] = conversions
+        if renamed is not None:
+            vars(model)[RENAMED] = renamed
         model.config.__dict__.clear()
         model.config.__dict__.update(values)
         if generation is not None:

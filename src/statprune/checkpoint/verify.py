@@ -1,6 +1,7 @@
 """Open a saved folder again and compare it with the model in memory."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,29 @@ from statprune.engine.divergence import judged
 from statprune.errors import ModelError, VerificationError
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """How far the outputs of the saved model are from those in memory.
+
+    Attributes:
+        difference: the largest, over all outputs.
+        reach: the largest value of the output in which it is.
+    """
+
+    difference: float
+    reach: float
+
+
 def verify(
     folder: Path,
     model: PreTrainedModel,
     anatomy: Anatomy,
     encoding: Encoding,
     batch: Mapping[str, Tensor] | None,
-) -> None:
-    """Raise VerificationError unless `folder` holds `model`.
+) -> Agreement | None:
+    """How far the outputs of `folder` on `batch` are from those of `model`; None without a batch.
+
+    Raise VerificationError unless `folder` holds `model`.
 
     Every parameter and stored buffer must be equal bit for bit, dtype included. On `batch`, every output
     must agree to 64 units in the last place of its dtype, and at most 5%, relative to the output's largest
@@ -40,8 +56,7 @@ def verify(
     except ModelError as error:
         raise VerificationError(f"the saved folder does not open: {error}") from error
     compare_weights(fresh.state_dict(), model.state_dict())
-    if batch is not None:
-        _compare_outputs(fresh.to(model.device), model, batch)
+    return None if batch is None else _compare_outputs(fresh.to(model.device), model, batch)
 
 
 def compare_weights(fresh: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
@@ -67,18 +82,24 @@ def compare_weights(fresh: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> N
 
 
 @torch.no_grad()
-def _compare_outputs(fresh: PreTrainedModel, model: PreTrainedModel, batch: Mapping[str, Tensor]) -> None:
+def _compare_outputs(
+    fresh: PreTrainedModel, model: PreTrainedModel, batch: Mapping[str, Tensor]
+) -> Agreement:
     was_training = model.training
     model.eval()
     try:
         ours, theirs = _outputs(model, batch), _outputs(fresh, batch)
     finally:
         model.train(was_training)
-    compare_outputs(theirs, ours)
+    return compare_outputs(theirs, ours)
 
 
-def compare_outputs(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:
-    """Raise VerificationError unless outputs, by name, agree but for the order of additions."""
+def compare_outputs(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> Agreement:
+    """How far outputs, by name, are apart.
+
+    Raise VerificationError unless they agree but for the order of additions.
+    """
+    found = Agreement(0.0, 0.0)
     for name, expected in ours.items():
         tolerance = min(64 * torch.finfo(expected.dtype).eps, 0.05)
         gap = (theirs[name].double() - expected.double()).abs().max().item()
@@ -89,6 +110,8 @@ def compare_outputs(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) ->
                 f"{name} differs by {gap:.3g} after reloading, where values reach {largest:.3g} and "
                 f"{tolerance * largest:.3g} is allowed. {ADVICE}"
             )
+        found = max(found, Agreement(gap, largest), key=lambda each: (each.difference, each.reach))
+    return found
 
 
 def _outputs(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

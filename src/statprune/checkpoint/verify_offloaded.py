@@ -15,7 +15,7 @@ from statprune.calibration.stream import advance, before_first_block, behind_las
 from statprune.checkpoint.load import load
 from statprune.checkpoint.offload import Lent
 from statprune.checkpoint.shards import outside_blocks
-from statprune.checkpoint.verify import compare_outputs, compare_weights
+from statprune.checkpoint.verify import Agreement, compare_outputs, compare_weights
 from statprune.checkpoint.widths import Encoding
 from statprune.engine.divergence import judged
 from statprune.errors import ModelError, VerificationError
@@ -27,7 +27,7 @@ def verify_offloaded(
     anatomy: Anatomy,
     encoding: Encoding,
     batch: Mapping[str, Tensor] | None,
-) -> None:
+) -> Agreement | None:
     """As `verify`, with one block of each in memory at a time.
 
     transformers opens the folder, as its users will, but for reading the blocks' numbers.
@@ -43,8 +43,9 @@ def verify_offloaded(
         compare_weights(outside_blocks(fresh.model, opened), outside_blocks(model, anatomy))
         for (_, theirs), (_, ours) in zip(opened.visited(), anatomy.visited(), strict=True):
             compare_weights(theirs.state_dict(), ours.state_dict())
-        if batch is not None:
-            compare_outputs(_outputs(fresh.model, opened, batch), _outputs(model, anatomy, batch))
+        if batch is None:
+            return None
+        return compare_outputs(_outputs(fresh.model, opened, batch), _outputs(model, anatomy, batch))
 
 
 @torch.no_grad()

@@ -94,11 +94,11 @@ def adopt(model: PreTrainedModel, anatomy: Anatomy) -> None:
     write_stock(trial, anatomy, widths)
     if _obstacle(model, anatomy, widths) is None and accepts(trial):
         write_stock(model.config, anatomy, widths)
-        model.__class__ = stock_class
+        classes.turn_into(model, stock_class)
     else:
         _write_per_layer(model.config, anatomy, widths)
         model.config.allow_global_per_layer_attribute_access = True
-        model.__class__ = classes.per_layer_class(stock_class, anatomy.entry)
+        classes.turn_into(model, classes.per_layer_class(stock_class, anatomy.entry))
     model.config.architectures = [type(model).__name__]
 
 

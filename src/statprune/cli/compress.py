@@ -1,5 +1,6 @@
 """`statprune compress`."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -145,9 +146,16 @@ def compress_command(
             **{name: value for name, value in said.items() if value is not None},
         )
     if json:
-        as_json(result.record | {"out": str(result.folder.path) if result.folder else None})
+        as_json(result.record | _saved(result))
     else:
         _show(result)
+
+
+def _saved(result: "statprune.Result") -> dict[str, object]:
+    if result.folder is None:
+        return {"out": None}
+    found = result.folder.agreement
+    return {"out": str(result.folder.path), "agreement": None if found is None else asdict(found)}
 
 
 def _show(result: "statprune.Result") -> None:
@@ -182,5 +190,11 @@ def _show(result: "statprune.Result") -> None:
     seconds = ", ".join(f"{stage} {time:.1f} s" for stage, time in result.trace.seconds.items())
     say(f"time: {seconds}")
     if result.folder is not None:
-        say(f"saved and verified: {result.folder.path}")
+        found = result.folder.agreement
+        differing = (
+            ""
+            if found is None
+            else f"; outputs differ by {found.difference:.2g} where they reach {found.reach:.3g}"
+        )
+        say(f"saved and verified: {result.folder.path} (weights equal{differing})")
         say(result.folder.how_to_load)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from statprune.cli.options import Debug, Json, Model
+from statprune.cli.options import Debug, Entry, Json, Model, register_entries
 from statprune.cli.show import as_json, quieten_libraries, say
 
 
@@ -29,6 +29,24 @@ TARGETS: dict[str, Callable[[str, Path | None, Mapping[str, Any]], Any]] = {
 """What --to names -> its function, whose result has `to_json()` and `lines()`."""
 
 
+_OPTIONS: dict[str, Mapping[str, Any]] = {
+    "gguf": {"dtype": "auto", "no_tokenizer": False},
+    "onnx": {"no_cache": False},
+}
+"""What a target's own options are while nothing is asked."""
+
+
+def _refuse_idle(to: str, given: Mapping[str, Any]) -> None:
+    """Refuse an option of another target: it would do nothing."""
+    for target, idle in _OPTIONS.items():
+        for name, value in idle.items():
+            if target != to and given[name] != value:
+                option = f"--{name.replace('_', '-')}"
+                raise typer.BadParameter(
+                    f"it is for --to {target}, and does nothing for {to}. Leave it out", param_hint=option
+                )
+
+
 def export_command(
     model: Model,
     to: Annotated[str, typer.Option(help=f"The format: {', '.join(TARGETS)}.", show_default=False)],
@@ -45,14 +63,17 @@ def export_command(
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="onnx: a decoder without keys and values in and out.")
     ] = False,
+    entry: Entry = None,
     debug: Debug = False,
     json: Json = False,
 ) -> None:
     """Write a model, pruned or not, for another program, and compare what that computes."""
     if to not in TARGETS:
         raise typer.BadParameter(f"{to!r} is none of {', '.join(TARGETS)}", param_hint="--to")
-    quieten_libraries()
     given = {"dtype": dtype, "no_tokenizer": no_tokenizer, "no_cache": no_cache}
+    _refuse_idle(to, given)
+    quieten_libraries()
+    register_entries(entry)
     written = TARGETS[to](model, out, given)
     if json:
         as_json(written.to_json())

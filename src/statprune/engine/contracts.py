@@ -36,6 +36,19 @@ def require_contracts(model: PreTrainedModel, anatomy: Anatomy, batch: Batch) ->
     Raises:
         ModelError: one of them is not so; names the place and the difference.
     """
+    try:
+        _try_out(model, anatomy, batch)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, AttributeError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"the blocks of {type(model).__name__} do not run one by one: {first}. "
+            f"{_ADVICE} extras or carried."
+        ) from error
+
+
+def _try_out(model: PreTrainedModel, anatomy: Anatomy, batch: Batch) -> None:
     outputs: dict[int, Tensor] = {}
     hooks = [
         block.register_forward_hook(
@@ -101,8 +114,9 @@ def _require_residuals(stream: Stream, block: nn.Module, number: int, sites: Seq
         gone_on = [*reads.values(), returned]
         near = min((_distance(each, whole) for each in gone_on if each.numel() == whole.numel()), default=1.0)
         if near > ULPS * torch.finfo(whole.dtype).eps:
+            said = [path or "the input of the block" for path in site.residual] or ["nothing"]
             raise ModelError(
-                f"{site.name}: {' + '.join(site.residual) or 'nothing'} + the output of {site.consumer} "
+                f"{site.name}: {' + '.join(said)} + the output of {site.consumer} "
                 f"is read nowhere in the block (nearest: {near:.2g} off). {_ADVICE} residual."
             )
 
