@@ -21,10 +21,10 @@ check: $(VENV)/.installed-dev
 
 # What takes longer, llama.cpp (compiled: a C++ compiler is needed), and the oldest transformers supported.
 audit: $(VENV)/.installed-llama-cpp $(OLDEST)/.installed $(QUANTISE)/.installed
-	$(BIN)/python -m pytest -m audit
-	$(BIN)/python -m pytest tests/export tests/cli/test_export_gguf.py
+	$(BIN)/python -m pytest -n 2 -m audit
+	$(BIN)/python -m pytest -n 2 tests/export tests/cli/test_export_gguf.py
 	$(QUANTISE)/bin/python -m pytest -m audit tests/serving/test_quantise_afterwards.py
-	$(OLDEST)/bin/python -m pytest tests/contracts tests/checkpoint tests/engine
+	$(OLDEST)/bin/python -m pytest -n 2 tests/contracts tests/checkpoint tests/engine
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .

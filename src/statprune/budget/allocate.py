@@ -103,9 +103,15 @@ class Budget:
             least = {site.name: self.widths(site, blocks_of(sites))[0] for site in sites}
         cost, dense = self.cost.of_plan(Plan(least), sites), self.cost.dense(sites)
         if cost > self.limit(sites):
+            share = ceil(cost / dense * 1e4) / 1e4
+            remedy = "Keep at least that much"
+            if same and self.restrictions:
+                remedy += (
+                    ", or take per-layer widths: where blocks are equal, one block's limit is every block's"
+                )
             raise BudgetError(
-                f"keep {self.keep:g} of {self.cost.of} cannot be reached: with "
-                f"{self._narrowest()} {ceil(cost / dense * 1e4) / 1e4:.4f} is left. Keep at least that much."
+                f"keep {self.keep:g} of {self.cost.of} cannot be reached: with {self._narrowest()} "
+                f"{share:.4f} is left. {remedy}."
             )
 
 

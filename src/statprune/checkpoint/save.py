@@ -95,8 +95,10 @@ def save(  # noqa: PLR0913 - all but three are named
         _copy_legal(source, folder)
         text = json.dumps(record, indent=2, ensure_ascii=False)
         (folder / RECORD_FILE).write_text(f"{text}\n", encoding="utf-8")
-        check = verify_offloaded if anatomy.shelf.lends else verify
-        agreement = check(folder / place, model, anatomy, encoding, verify_batch)
+        if anatomy.shelf.lends:
+            agreement = verify_offloaded(folder, model, anatomy, verify_batch)
+        else:
+            agreement = verify(folder / place, model, encoding, verify_batch)
         if modules is not None:
             verify_embeddings(folder, model)
     how = _how_to_load(out, encoding, modules is not None)
@@ -168,4 +170,4 @@ def _how_to_load(out: Path, encoding: Encoding, modules: bool) -> str:
         how = f"{opening}  # stock {'sentence-' if modules else ''}transformers"
         return how if encoding.reencoded_as is None else f"{how}; {encoding.reason}"
     trusting = f'{call}("{out}", trust_remote_code=True)'
-    return f"import statprune; {opening}  # or, without statprune: {trusting}"
+    return f"import statprune; {opening}  # or, without statprune: {trusting}; {encoding.reason}"

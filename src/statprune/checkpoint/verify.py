@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from statprune.anatomy.lookup import Anatomy
 from statprune.calibration.batches import inputs_of
 from statprune.checkpoint.classes import class_named
 from statprune.checkpoint.load import open_weights
@@ -32,11 +31,7 @@ class Agreement:
 
 
 def verify(
-    folder: Path,
-    model: PreTrainedModel,
-    anatomy: Anatomy,
-    encoding: Encoding,
-    batch: Mapping[str, Tensor] | None,
+    folder: Path, model: PreTrainedModel, encoding: Encoding, batch: Mapping[str, Tensor] | None
 ) -> Agreement | None:
     """How far the outputs of `folder` on `batch` are from those of `model`; None without a batch.
 

@@ -16,17 +16,12 @@ from statprune.checkpoint.load import load
 from statprune.checkpoint.offload import Lent
 from statprune.checkpoint.shards import outside_blocks
 from statprune.checkpoint.verify import Agreement, compare_outputs, compare_weights
-from statprune.checkpoint.widths import Encoding
 from statprune.engine.divergence import judged
 from statprune.errors import ModelError, VerificationError
 
 
 def verify_offloaded(
-    folder: Path,
-    model: PreTrainedModel,
-    anatomy: Anatomy,
-    encoding: Encoding,
-    batch: Mapping[str, Tensor] | None,
+    folder: Path, model: PreTrainedModel, anatomy: Anatomy, batch: Mapping[str, Tensor] | None
 ) -> Agreement | None:
     """As `verify`, with one block of each in memory at a time.
 

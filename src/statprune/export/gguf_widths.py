@@ -15,6 +15,7 @@ from statprune.anatomy.lookup import entry_for, head_dim_of
 from statprune.anatomy.parts import DOWN, Stack
 from statprune.anatomy.producers import module_at, shape_of
 from statprune.checkpoint.classes import stock_class_of
+from statprune.checkpoint.per_layer_model import PerLayerWidths
 from statprune.errors import ModelError
 from statprune.export.gguf_families import GELU_TANH, MODEL_TYPES, Family, FileArchitecture, family_of
 from statprune.export.gguf_options import refuse_options, refuse_rope
@@ -77,9 +78,11 @@ def _known(model: PreTrainedModel) -> tuple[Family, Stack]:
     model_type, name = model.config.model_type, stock_class_of(type(model)).__name__
     family, entry = family_of(model_type), entry_for(model_type)
     if family is None or entry is None:
+        per_layer = issubclass(type(model), PerLayerWidths)
+        advice = "" if per_layer else " For others use llama.cpp's own convert_hf_to_gguf.py."
         raise ModelError(
             f"model type '{model_type}' cannot be written as GGUF: this export knows "
-            f"{', '.join(MODEL_TYPES)}. For others use llama.cpp's own convert_hf_to_gguf.py."
+            f"{', '.join(MODEL_TYPES)}.{advice}"
         )
     if not name.endswith(("ForCausalLM", "LMHeadModel")):
         raise ModelError(
