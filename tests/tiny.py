@@ -76,6 +76,7 @@ _SIZES: dict[str, dict[str, Any]] = {
     "bert": _BERT,
     "electra": {**_BERT, "embedding_size": 16},
     "roberta": {**_BERT, "max_position_embeddings": 66},
+    "xlm-roberta": {**_BERT, "max_position_embeddings": 66},
     "distilbert": {"dim": 32, "hidden_dim": 40, "n_layers": 3, "n_heads": 4, "max_position_embeddings": 64},
     "deberta-v2": {
         **_BERT,
@@ -131,6 +132,7 @@ _PREFIXES = {
     "bert": "Bert",
     "electra": "Electra",
     "roberta": "Roberta",
+    "xlm-roberta": "XLMRoberta",
     "distilbert": "DistilBert",
     "deberta-v2": "DebertaV2",
     "modernbert": "ModernBert",

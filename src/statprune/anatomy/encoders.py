@@ -40,7 +40,7 @@ BERT = Architecture(
 )
 
 # Positions start at the padding id plus one, so that many of them never hold a token.
-ROBERTA = replace(BERT, model_types=("roberta",), context=Context(reserved=2))
+ROBERTA = replace(BERT, model_types=("roberta", "xlm-roberta"), context=Context(reserved=2))
 
 DISTILBERT = Architecture(
     model_types=("distilbert",),
