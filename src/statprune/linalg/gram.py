@@ -48,7 +48,13 @@ class Gram:
     @property
     def matrix(self) -> Tensor:
         """G = Z^T Z, (width, width), a copy, symmetric to the last bit."""
-        return self._upper.triu() + self._upper.triu(1).T
+        G = self._upper.clone()
+        for start in range(0, len(G), _PANEL):
+            stop = start + _PANEL
+            square = G[start:stop, start:stop]
+            square.copy_(square.triu() + square.triu(1).T)
+            G[stop:, start:stop] = G[start:stop, stop:].T
+        return G
 
     def update(
         self,
@@ -102,7 +108,7 @@ class Gram:
         rtol = self._upper.shape[0] * exact
         if self._eps > exact:
             rtol = max(rtol, 8 * self._eps)
-        return by_pivoted_cholesky(self.matrix, scale=scale, unit=unit, rtol=rtol)
+        return by_pivoted_cholesky(self.matrix, scale=scale, unit=unit, rtol=rtol, overwrite=True)
 
 
 class CrossGram:

@@ -27,6 +27,7 @@ def by_pivoted_cholesky(
     unit: int = 1,
     rtol: float | None = None,
     pivot_blocks: bool = False,
+    overwrite: bool = False,
 ) -> Factor:
     """The factor of Z D, D = diag(scale), from G = Z^T Z alone: R^T R = (D G D)[columns, columns].
 
@@ -35,6 +36,8 @@ def by_pivoted_cholesky(
     pivoted QR of the flattened units; then block Cholesky of D G D in that order, pivoted only inside units.
     `pivot_blocks` instead takes, at each step, the unit of largest energy outside the span of all columns
     taken so far: another method, which chooses other units (greedy on the error that remains).
+
+    `overwrite` may leave anything in G, and spares two copies of it.
 
     A squared pivot at or below `rtol` (m eps unless given) times the largest diagonal entry counts as zero;
     units without energy left follow in index order.  Cost: m^3 / 3 FLOP, on the blocked
@@ -52,7 +55,7 @@ def by_pivoted_cholesky(
     m = G.shape[0]
     units = units_in(m, unit)
     scale = column_scale(scale, G)
-    scaled = scale[:, None] * G * scale
+    scaled = (G if overwrite else G.clone()).mul_(scale[:, None]).mul_(scale)
     require_matrix(scaled, "G times scale")
     energy = scaled.diagonal()
     if bool((energy < 0).any()):
@@ -77,7 +80,7 @@ def by_pivoted_cholesky(
 
 
 def _pivoted(A: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
-    """Order (m,) and R (rank, m) of pivoted Cholesky, columns beyond the rank in index order."""
+    """Order (m,) and R (rank, m) of pivoted Cholesky, columns beyond the rank last; overwrites A."""
     return _by_lapack(A, tolerance) if A.device.type == "cpu" else _blocked(A, tolerance)
 
 
@@ -87,7 +90,8 @@ def _by_lapack(A: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
     if float(A.diagonal().max()) <= tolerance:
         return torch.arange(m), A.new_zeros(0, m)
     pstrf = lapack.dpstrf if A.dtype == torch.float64 else lapack.spstrf
-    factor, order, rank, _ = pstrf(A.numpy(), tol=tolerance)
+    # Transposed, since LAPACK counts columns first; it works in place, and A is symmetric.
+    factor, order, rank, _ = pstrf(A.numpy().T, tol=tolerance, overwrite_a=True)
     order = torch.from_numpy(order).long() - 1
     tail, place = order[rank:].sort()
     R = torch.from_numpy(factor)[:rank].triu()
