@@ -19,7 +19,7 @@ from statprune.engine.carriers import MOST
 from statprune.engine.divergence import PROBE_TOKENS, SURVEYED
 from statprune.engine.survey import LEVELS
 
-MATRICES = {"stat": 6.5, "refit": 13.0}
+MATRICES = {"stat": 4.5, "refit": 13.0}
 """Square float64 matrices of a site's columns that are there at once, as measured (docs/offload.md)."""
 
 STREAMS = {"stat": 2, "refit": 8}
