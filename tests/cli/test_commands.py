@@ -48,6 +48,17 @@ def test_compress_writes_a_folder_and_tells(command: Command, world: Path, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_why_a_folder_is_not_stock_is_told(command: Command, world: Path, tmp_path: Path) -> None:
+    ended = command(
+        "compress", world / "bert", "--data", world / "text.jsonl", "--keep", 0.6, "--widths", "uniform",
+        "--pin", "blocks.0.attention=2", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert ended.code == 0
+    told = ended.out.splitlines()[-1]
+    assert told.startswith("not a stock folder: ")
+    assert "the config of bert computes the size of a head" in told
+
+
 def test_compress_as_json(command: Command, world: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     ended = command(

@@ -40,6 +40,8 @@ class SavedFolder:
     how_to_load: str
     agreement: Agreement | None = None
     """How far outputs of what was opened again are from those in memory; None where none were compared."""
+    reason: str = ""
+    """Why it has this form, in a sentence."""
 
 
 def save(  # noqa: PLR0913 - all but three are named
@@ -102,7 +104,7 @@ def save(  # noqa: PLR0913 - all but three are named
         if modules is not None:
             verify_embeddings(folder, model)
     how = _how_to_load(out, encoding, modules is not None)
-    return SavedFolder(out, encoding.stock, encoding.reencoded_as, how, agreement)
+    return SavedFolder(out, encoding.stock, encoding.reencoded_as, how, agreement, encoding.reason)
 
 
 def _comes_from(companion: Any, modules: Path | None, place: str) -> bool:
@@ -170,4 +172,4 @@ def _how_to_load(out: Path, encoding: Encoding, modules: bool) -> str:
         how = f"{opening}  # stock {'sentence-' if modules else ''}transformers"
         return how if encoding.reencoded_as is None else f"{how}; {encoding.reason}"
     trusting = f'{call}("{out}", trust_remote_code=True)'
-    return f"import statprune; {opening}  # or, without statprune: {trusting}; {encoding.reason}"
+    return f"import statprune; {opening}  # or, without statprune: {trusting}"

@@ -198,3 +198,5 @@ def _show(result: "statprune.Result") -> None:
         )
         say(f"saved and verified: {result.folder.path} (weights equal{differing})")
         say(result.folder.how_to_load)
+        if not result.folder.stock:
+            say(f"not a stock folder: {result.folder.reason}")
