@@ -4,15 +4,13 @@ python -m benchmarks.speed.random_llama OUT --tokenizer FOLDER [--hidden 4096 --
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoTokenizer, LlamaConfig
 
-from statprune.checkpoint.weight_files import INDEX
+from statprune.checkpoint.shards import Shards
 
 
 def write(out: Path, config: LlamaConfig, seed: int = 0) -> None:
@@ -20,23 +18,14 @@ def write(out: Path, config: LlamaConfig, seed: int = 0) -> None:
     generator = torch.Generator().manual_seed(seed)
     dtype = getattr(torch, str(config.dtype).removeprefix("torch."))
     hidden, neurons, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
-    where: dict[str, str] = {}
-    size = 0
 
     def random(rows: int, columns: int, scale: float = 1.0) -> Tensor:
         return torch.randn(rows, columns, generator=generator, dtype=dtype) * (scale * columns**-0.5)
 
-    def shard(number: int, tensors: dict[str, Tensor]) -> None:
-        nonlocal size
-        name = f"model-{number:05d}-of-{layers + 1:05d}.safetensors"
-        save_file(tensors, out / name, metadata={"format": "pt"})
-        where.update(dict.fromkeys(tensors, name))
-        size += sum(value.numel() * value.element_size() for value in tensors.values())
-
     out.mkdir(parents=True)
+    shards = Shards(out, layers + 1)
     ones = torch.ones(hidden, dtype=dtype)
-    shard(
-        1,
+    shards.write(
         {
             "model.embed_tokens.weight": random(config.vocab_size, hidden, hidden**0.5),
             "model.norm.weight": ones,
@@ -56,9 +45,8 @@ def write(out: Path, config: LlamaConfig, seed: int = 0) -> None:
             "input_layernorm.weight": ones,
             "post_attention_layernorm.weight": ones.clone(),
         }
-        shard(number + 2, {f"model.layers.{number}.{name}": value for name, value in block.items()})
-    content = {"metadata": {"total_size": size}, "weight_map": where}
-    (out / INDEX).write_text(json.dumps(content), encoding="utf-8")
+        shards.write({f"model.layers.{number}.{name}": value for name, value in block.items()})
+    shards.write_index()
     config.architectures = ["LlamaForCausalLM"]
     config.save_pretrained(out)
 

@@ -7,6 +7,7 @@ import torch
 import transformers
 
 from statprune.calibration.samples import Samples
+from statprune.checkpoint.unfinished import digest_tensors
 from statprune.measurement import fingerprint
 from statprune.preparation import Prepared
 from statprune.recipe import Recipe
@@ -37,8 +38,5 @@ def identity_of(prepared: Prepared, recipe: Recipe) -> dict[str, Any]:
 def _digest(samples: Samples) -> str:
     digest = sha256()
     for batch in samples.batches:
-        for name in sorted(batch):
-            value = batch[name].cpu().contiguous()
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+        digest_tensors(digest, batch)
     return digest.hexdigest()

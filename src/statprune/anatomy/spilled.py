@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_AS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""By bytes: the whole numbers that the bits of a tensor are read as."""
 
 
 class _Entry:
@@ -20,7 +21,7 @@ class _Entry:
         self.shape, self.dtype, self.device = value.shape, value.dtype, value.device
         handle, self.path = mkstemp(dir=folder)
         with os.fdopen(handle, "wb") as file:
-            file.write(value.detach().cpu().contiguous().view(_AS[value.element_size()]).numpy().data)
+            file.write(value.detach().cpu().contiguous().view(BITS[value.element_size()]).numpy().data)
         weakref.finalize(self, _remove, self.path)
 
     def value(self) -> Tensor:

@@ -30,13 +30,19 @@ def require_accelerate() -> None:
         )
 
 
+def names_of_blocks(model: PreTrainedModel, anatomy: Anatomy) -> list[str]:
+    """What the model calls its blocks, in order."""
+    names = {id(module): name for name, module in model.named_modules()}
+    return [names[id(block)] for block in anatomy.blocks]
+
+
 class Lender:
     """Lends the weights of blocks, one block at a time."""
 
     def __init__(self, model: PreTrainedModel, weights: Mapping[str, Tensor], device: torch.device) -> None:
-        names = {id(module): name for name, module in model.named_modules()}
-        self._blocks = anatomy_of(model).blocks
-        self._prefixes = [f"{names[id(block)]}." for block in self._blocks]
+        anatomy = anatomy_of(model)
+        self._blocks = anatomy.blocks
+        self._prefixes = [f"{name}." for name in names_of_blocks(model, anatomy)]
         self._weights, self._device = weights, device
         self._taken: set[int] = set()
 

@@ -1,6 +1,7 @@
 """A model whose blocks are lent -> shards of a folder, one block at a time."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -8,7 +9,30 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy
+from statprune.checkpoint.offload import names_of_blocks
 from statprune.checkpoint.weight_files import INDEX
+
+
+class Shards:
+    """Writes the shards of a folder one after the other, and their index at the end."""
+
+    def __init__(self, folder: Path, total: int) -> None:
+        self._folder, self._total = folder, total
+        self._where: dict[str, str] = {}
+        self._size, self._written = 0, 0
+
+    def write(self, tensors: Mapping[str, Tensor]) -> None:
+        """The next shard: tensors by their whole names, contiguous, on the CPU."""
+        self._written += 1
+        shard = f"model-{self._written:05d}-of-{self._total:05d}.safetensors"
+        save_file(dict(tensors), self._folder / shard, metadata={"format": "pt"})
+        self._where |= dict.fromkeys(tensors, shard)
+        self._size += sum(value.numel() * value.element_size() for value in tensors.values())
+
+    def write_index(self) -> None:
+        """Say which tensor is in which shard."""
+        content = {"metadata": {"total_size": self._size}, "weight_map": self._where}
+        (self._folder / INDEX).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def write_shards(model: PreTrainedModel, anatomy: Anatomy, folder: Path) -> None:
@@ -16,30 +40,17 @@ def write_shards(model: PreTrainedModel, anatomy: Anatomy, folder: Path) -> None
 
     Names are those of the model's own state_dict.
     """
-    names = {id(module): name for name, module in model.named_modules()}
-    total = len(anatomy.blocks) + 1
-    where: dict[str, str] = {}
-    size = 0
-
-    def write(number: int, tensors: dict[str, Tensor]) -> None:
-        nonlocal size
-        shard = f"model-{number:05d}-of-{total:05d}.safetensors"
-        save_file(tensors, folder / shard, metadata={"format": "pt"})
-        where.update(dict.fromkeys(tensors, shard))
-        size += sum(value.numel() * value.element_size() for value in tensors.values())
-
-    write(1, outside_blocks(model, anatomy))
-    for index, block in anatomy.visited():
-        tensors = block.state_dict(prefix=f"{names[id(block)]}.")
-        write(index + 2, {name: value.detach().cpu().contiguous() for name, value in tensors.items()})
-    content = {"metadata": {"total_size": size}, "weight_map": where}
-    (folder / INDEX).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    shards = Shards(folder, len(anatomy.blocks) + 1)
+    shards.write(outside_blocks(model, anatomy))
+    for (_, block), name in zip(anatomy.visited(), names_of_blocks(model, anatomy), strict=True):
+        tensors = block.state_dict(prefix=f"{name}.")
+        shards.write({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+    shards.write_index()
 
 
 def outside_blocks(model: PreTrainedModel, anatomy: Anatomy) -> dict[str, Tensor]:
     """What the model's state_dict holds outside its blocks; of tied weights the first."""
-    names = {id(module): name for name, module in model.named_modules()}
-    blocks = tuple(f"{names[id(block)]}." for block in anatomy.blocks)
+    blocks = tuple(f"{name}." for name in names_of_blocks(model, anatomy))
     found: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, value in model.state_dict().items():

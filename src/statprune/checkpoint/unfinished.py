@@ -142,11 +142,6 @@ class Unfinished:
             partial.unlink(missing_ok=True)
             raise OutputError(f"{path} could not be written: {error}. Make room.") from error
 
-    def forget(self, stage: str) -> None:
-        """Remove the states of a stage that no later one needs."""
-        for path in self.folder.glob(f"{stage}-*.safetensors"):
-            path.unlink()
-
     def _path(self, stage: str, index: int) -> Path:
         return self.folder / f"{stage}-{index:05d}.safetensors"
 
@@ -245,8 +240,13 @@ def _short(value: Any) -> str:
 
 def _digest(tensors: Mapping[str, Tensor], facts: str) -> str:
     digest = hashlib.sha256(facts.encode())
+    digest_tensors(digest, tensors)
+    return digest.hexdigest()
+
+
+def digest_tensors(digest: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Add names, dtypes, shapes and bits of `tensors` to a digest of hashlib's."""
     for name in sorted(tensors):
-        value = tensors[name]
+        value = tensors[name].cpu().contiguous()
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

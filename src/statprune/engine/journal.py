@@ -13,12 +13,11 @@ from torch import nn
 
 from statprune.anatomy.shelf import State
 from statprune.anatomy.sites import Site
+from statprune.anatomy.spilled import BITS
 from statprune.calibration.stream import Stream
 from statprune.engine.trace import SiteTrace, Trace
 from statprune.errors import StatpruneWarning
 from statprune.surgery.cut import cut, own_columns
-
-_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def narrowed(block: nn.Module, trace: Trace, since: tuple[int, int], thin: Stream) -> State:
@@ -67,4 +66,4 @@ def recall(state: State, trace: Trace, thin: Stream) -> None:
 
 def checksum(stream: Stream) -> int:
     """Of the bits of all hidden states, whatever their order."""
-    return sum(int(each.view(_BITS[each.element_size()]).sum(dtype=torch.int64)) for each in stream.hidden)
+    return sum(int(each.view(BITS[each.element_size()]).sum(dtype=torch.int64)) for each in stream.hidden)
