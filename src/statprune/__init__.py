@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from statprune.answers import Answers, answer
     from statprune.budget.plan import Plan
     from statprune.demo import Demonstration, demonstrate
+    from statprune.engine.group import together
     from statprune.errors import InputError, StatpruneError, StatpruneWarning
     from statprune.inspection import Inspection, inspect
     from statprune.measurement import Measurement
@@ -44,6 +45,7 @@ __all__ = [
     "inspect",
     "plan",
     "register",
+    "together",
 ]
 
 _HOMES = {
@@ -66,6 +68,7 @@ _HOMES = {
     "inspect": "inspection",
     "plan": "planning",
     "register": "anatomy.lookup",
+    "together": "engine.group",
 }
 
 register_all()

@@ -49,6 +49,10 @@ class NumericalError(StatpruneError):
     """A factorisation or solve failed even after its bounded rescue."""
 
 
+class RankLostError(StatpruneError):
+    """Another process of the run has ended, or gives no sign of life."""
+
+
 class StatpruneWarning(UserWarning):
     """Something the user should know, that does not stop the run."""
 

@@ -1,13 +1,16 @@
 """What a result depends on, by name: a run that goes on must be the run that began."""
 
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
 import torch
 import transformers
 
+from statprune.anatomy.ranks import Ranks, from_each
 from statprune.calibration.samples import Samples
-from statprune.checkpoint.unfinished import digest_tensors
+from statprune.checkpoint.unfinished import differences, digest_tensors
+from statprune.errors import InputError
 from statprune.measurement import fingerprint
 from statprune.preparation import Prepared
 from statprune.recipe import Recipe
@@ -33,6 +36,20 @@ def identity_of(prepared: Prepared, recipe: Recipe) -> dict[str, Any]:
             "transformers": transformers.__version__,
         },
     }
+
+
+def require_same(identity: Mapping[str, Any], ranks: Ranks) -> None:
+    """That all processes of a run are about to do the same; the first one's word counts.
+
+    Raises:
+        InputError: this one would not; names what differs.
+    """
+    differing = differences(ranks.same(identity if ranks.rank == 0 else None), identity)
+    if differing:
+        raise InputError(
+            f"this process was given something else than rank 0: {'; '.join(differing)}. Give all the same."
+        )
+    from_each(ranks, None)
 
 
 def _digest(samples: Samples) -> str:

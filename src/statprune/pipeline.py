@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from statprune.ahead import foreseeing, tell_chosen, tell_prepared
 from statprune.anatomy.lookup import anatomy_of
+from statprune.anatomy.ranks import ALONE, Ranks
 from statprune.anatomy.shelf import State
 from statprune.budget.cost import Cost
 from statprune.budget.plan import Plan
@@ -28,7 +29,6 @@ from statprune.engine.refit import refit
 from statprune.engine.stat import Decide, measure, stat
 from statprune.engine.trace import Trace
 from statprune.evaluation.devices import evaluating
-from statprune.identity import identity_of
 from statprune.inputs import open_model
 from statprune.limits import limit_of, spills
 from statprune.planning import allocated, hearing, start_of, surveyed
@@ -40,6 +40,7 @@ from statprune.preparation import (
     stat_rule,
 )
 from statprune.recipe import Recipe
+from statprune.sharing import begun, device_of, heard_elsewhere
 from statprune.surgery.undo import remember
 from statprune.version import __version__
 
@@ -77,6 +78,7 @@ def compress(  # noqa: PLR0913 - all but one are named
     offload: bool = False,
     max_memory: str | int | None = None,
     progress: Progress = no_progress,
+    ranks: Ranks = ALONE,
     **options: Any,
 ) -> Result:
     """Make `model` smaller, without fine-tuning and without gradients.
@@ -103,6 +105,8 @@ def compress(  # noqa: PLR0913 - all but one are named
             files where they would not fit; by default where half of what is free now would not do.
         progress: called after every block with (stage, blocks done, blocks, facts): `engine.progress`. A
             `Reporter` makes time left of it.
+        ranks: the processes that share the run, as `together` gives them: each reads the model and the data,
+            takes a part of the samples, and ends with the same model; the first one reports and writes.
         **options: the fields of `Recipe`: keep, of, plan, method, widths, samples, seq_len, text_column,
             dtype, device, seed, backend, multiple, floors, protect, pins, search.
 
@@ -116,16 +120,19 @@ def compress(  # noqa: PLR0913 - all but one are named
     """
     recipe = Recipe.of_options(options)
     limit = limit_of(max_memory, offload=offload)
-    if out is not None:
+    first = ranks.rank == 0
+    progress = progress if first else no_progress
+    if out is not None and first:
         check_output(Path(out))
         check_unfinished(Path(out), resume=resume)
     model, source = start_of(model, data, measured, options)
     started = perf_counter()
     with ExitStack() as around:
         trace = Trace(warnings=around.enter_context(hearing()))
-        shelf = None if out is None or dry_run else around.enter_context(unfinished(Path(out)))
+        shelf = None if out is None or dry_run or not first else around.enter_context(unfinished(Path(out)))
         scratch = _scratch(shelf, around) if offload else None
-        opened = open_model(model, tokenizer, dtype=recipe.dtype, device=recipe.device, scratch=scratch)
+        device = device_of(recipe, ranks, in_memory=isinstance(model, PreTrainedModel))
+        opened = open_model(model, tokenizer, dtype=recipe.dtype, device=device, scratch=scratch)
         if out is not None:
             require_one_dtype(opened)
         around.enter_context(evaluating(opened.model))
@@ -133,11 +140,8 @@ def compress(  # noqa: PLR0913 - all but one are named
             prepare(opened, recipe, data) if source is None else prepare_measured(opened, recipe, source)
         )
         trace.seconds["prepare"] = perf_counter() - started
-        if shelf is not None:
-            shelf.lender = opened.lender
-            shelf.spills = offload and spills(prepared, recipe, limit)
-            shelf.begin(identity_of(prepared, recipe))
-            prepared = replace(prepared, anatomy=replace(prepared.anatomy, shelf=shelf))
+        spilled = scratch is not None and spills(prepared, recipe, limit)
+        prepared = begun(prepared, recipe, ranks, shelf, scratch if spilled else None)
         saves = out is not None
         tell_prepared(progress, prepared, recipe, dry_run=dry_run, saves=saves)
         if dry_run:
@@ -146,7 +150,8 @@ def compress(  # noqa: PLR0913 - all but one are named
         if isinstance(model, PreTrainedModel):
             around.enter_context(_put_back_on_failure(prepared))
         plan = _narrow(prepared, recipe, trace, progress, saves=saves)
-        narrowed = replace(anatomy_of(opened.model), shelf=prepared.anatomy.shelf)
+        trace.warnings += heard_elsewhere(trace.warnings, ranks)
+        narrowed = replace(anatomy_of(opened.model), shelf=prepared.anatomy.shelf if shelf is None else shelf)
         adopt(opened.model, narrowed)
         record = _record(prepared, recipe, plan, trace)
         result = Result(opened.model, plan, trace, record, opened.tokenizer)
@@ -198,7 +203,7 @@ def _decided(prepared: Prepared, recipe: Recipe, trace: Trace, progress: Progres
         facts = earlier.facts
         trace.predicted, trace.damage, trace.search = facts["predicted"], facts["damage"], facts["search"]
         return Plan(facts["widths"], facts["why"])
-    plan = _decide(prepared, recipe, trace, progress)
+    plan = prepared.anatomy.ranks.same(_decide(prepared, recipe, trace, progress))
     facts = {
         "widths": dict(plan.widths),
         "why": plan.why,

@@ -102,7 +102,8 @@ def surveyed(prepared: Prepared, *, with_latency: bool, progress: Progress) -> M
     curves, unit = survey(model, anatomy, to_survey(anatomy, samples.batches), probe, progress)
     timed = None
     if with_latency:
-        timed = time_widths(model, anatomy, samples.batches[0])
+        first = anatomy.ranks.rank == 0
+        timed = anatomy.ranks.same(time_widths(model, anatomy, samples.batches[0]) if first else None)
         progress("latency", 1, 1)
     return Measurement(
         curves=curves,

@@ -18,6 +18,7 @@ from statprune.anatomy.encoders import ENCODERS
 from statprune.anatomy.entry_file import read_entry
 from statprune.anatomy.parts import DOWN, GATE_UP, Architecture, Context, Stack, Unprunable
 from statprune.anatomy.producers import module_at
+from statprune.anatomy.ranks import ALONE, Ranks
 from statprune.anatomy.shelf import IN_MEMORY, Shelf
 from statprune.anatomy.sites import Site
 from statprune.errors import ModelError, UnknownArchitectureError
@@ -74,12 +75,16 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Anatomy:
-    """A model's entry, its stacks, and all its sites: in each block in the order in which it runs them."""
+    """A model's entry, its stacks, and all its sites: in each block in the order in which it runs them.
+
+    `shelf` says where the blocks lie, `ranks` which processes share the run.
+    """
 
     entry: Architecture
     runs: tuple[Run, ...]
     sites: tuple[Site, ...]
     shelf: Shelf = IN_MEMORY
+    ranks: Ranks = ALONE
 
     def visited(self, end: int | None = None) -> Iterator[tuple[int, nn.Module]]:
         """The blocks in front of number `end`, each with its weights at hand for a while."""
@@ -99,6 +104,11 @@ class Anatomy:
     def sites_of_block(self, index: int) -> tuple[Site, ...]:
         """The sites of one block."""
         return tuple(site for site in self.sites if site.block == index)
+
+    def owner_of(self, site: Site) -> int:
+        """The rank that decides about `site` where its block's sites are independent of each other."""
+        names = [each.name for each in self.sites]
+        return names.index(site.name) % self.ranks.size
 
     def kept_whole(self) -> dict[str, str]:
         """Parts of blocks that no site narrows, as in "decoder: cross-attention", each with the reason."""

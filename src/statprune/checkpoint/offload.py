@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy, anatomy_of
-from statprune.anatomy.shelf import InMemory
+from statprune.anatomy.shelf import InMemory, Room
+from statprune.anatomy.spilled import Spilled
 from statprune.errors import InputError
 
 
@@ -68,12 +70,16 @@ class Lender:
 
 
 class Lent(InMemory):
-    """A shelf that lends blocks, and keeps nothing."""
+    """A shelf that lends blocks, and keeps nothing; hidden states lie in files of the folder `streams`."""
 
     lends = True
 
-    def __init__(self, lender: Lender) -> None:
-        self._lender = lender
+    def __init__(self, lender: Lender, streams: Path | None = None) -> None:
+        self._lender, self._streams = lender, streams
+
+    def room(self) -> Room:
+        """In memory, or in files."""
+        return [] if self._streams is None else Spilled(self._streams)
 
     def taken(self, index: int) -> Any:
         """Block `index` with the checkpoint's weights."""

@@ -19,7 +19,7 @@ from statprune.anatomy.shelf import Room, State
 from statprune.anatomy.spilled import Spilled
 from statprune.checkpoint.aside import flush
 from statprune.checkpoint.offload import Lender
-from statprune.errors import OutputError, StatpruneError
+from statprune.errors import OutputError, RankLostError, StatpruneError
 
 FORMAT = 1
 _IDENTITY, _LOCK = "run.json", "lock"
@@ -174,7 +174,7 @@ def unfinished(out: Path) -> Iterator[Unfinished]:
         raise
     except BaseException as error:
         # What is wrong with the input, or with the result, would be so again.
-        again = isinstance(error, StatpruneError) and not isinstance(error, OutputError)
+        again = isinstance(error, StatpruneError) and not isinstance(error, OutputError | RankLostError)
         if (again and shelf.begun) or shelf.empty:
             shutil.rmtree(folder, ignore_errors=True)
         else:

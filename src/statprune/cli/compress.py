@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import statprune
+from statprune.cli.many import many
 from statprune.cli.options import (
     Debug,
     Device,
@@ -24,6 +25,7 @@ from statprune.cli.options import (
     Resume,
     SeqLen,
     TextColumn,
+    Timeout,
     columns,
     register_entries,
     restrictions,
@@ -106,13 +108,12 @@ def compress_command(
             show_default="half of what is free",
         ),
     ] = None,
+    timeout: Timeout = 300.0,
     debug: Debug = False,
     json: Json = False,
 ) -> None:
     """Make a model smaller, and save it as a folder that loads."""
     quieten_libraries()
-    shown = Shown.of(progress, quiet=quiet, json=json, log_file=log_file)
-    register_entries(entry)
     if out is None and not dry_run:
         raise OutputError("no output folder; give --out DIR, or --dry-run to see the plan only.")
     said = {
@@ -123,28 +124,43 @@ def compress_command(
         "backend": backend,
         "seed": seed,
     }
-    with reporting(shown) as on_block:
-        result = statprune.compress(
-            model,
-            data=data,
-            measured=measured,
-            out=out,
-            dry_run=dry_run,
-            resume=resume,
-            offload=offload,
-            max_memory=max_memory,
-            progress=on_block,
-            keep=keep,
-            of=of,
-            plan=plan,
-            widths=widths,
-            multiple=multiple,
-            **restrictions(floor, protect, pin),
-            search=search,
-            device=device,
-            dtype=dtype,
-            **{name: value for name, value in said.items() if value is not None},
+    with many(timeout) as ranks:
+        first = ranks.rank == 0
+        shown = Shown.of(
+            progress if first else "auto",
+            quiet=quiet or not first,
+            json=json,
+            log_file=log_file if first else None,
         )
+        register_entries(entry)
+        with reporting(shown) as on_block:
+            result = statprune.compress(
+                model,
+                data=data,
+                measured=measured,
+                out=out,
+                dry_run=dry_run,
+                resume=resume,
+                offload=offload,
+                max_memory=max_memory,
+                progress=on_block,
+                ranks=ranks,
+                keep=keep,
+                of=of,
+                plan=plan,
+                widths=widths,
+                multiple=multiple,
+                **restrictions(floor, protect, pin),
+                search=search,
+                device=device,
+                dtype=dtype,
+                **{name: value for name, value in said.items() if value is not None},
+            )
+        if first:
+            _tell(result, json=json)
+
+
+def _tell(result: "statprune.Result", *, json: bool) -> None:
     if json:
         as_json(result.record | _saved(result))
     else:

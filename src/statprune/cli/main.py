@@ -15,8 +15,10 @@ from statprune.cli.demo import demo_command
 from statprune.cli.evaluate import evaluate_command
 from statprune.cli.export import export_command
 from statprune.cli.inspect import inspect_command
+from statprune.cli.many import leave, prints, refuse_unshared
 from statprune.cli.plan import plan_command
 from statprune.errors import InputError, StatpruneError
+from statprune.started import own_number
 from statprune.version import __version__
 
 # What the parser raises for options it cannot read, whichever library lies below typer.
@@ -41,6 +43,7 @@ app.command("demo")(demo_command)
 
 @app.callback(invoke_without_command=True)
 def _root(context: typer.Context, version: bool = typer.Option(False, "--version", help="Show it.")) -> None:
+    refuse_unshared(context.invoked_subcommand)
     if version:
         Console().print(f"statprune {__version__}", highlight=False)
         raise typer.Exit
@@ -56,10 +59,14 @@ def run(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if "--debug" in given:
             raise
-        sys.exit(_report(error, given))
+        code = _report(error, given)
+        leave(code)
+        sys.exit(code)
     except KeyboardInterrupt:
         told = f"interrupted; nothing half-written is left.{_kept(given)}"
-        Console(stderr=True, soft_wrap=True).print(told, highlight=False, markup=False)
+        if own_number() == 0:
+            Console(stderr=True, soft_wrap=True).print(told, highlight=False, markup=False)
+        leave(INTERRUPTED)
         sys.exit(INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -79,12 +86,13 @@ def _report(error: Exception, given: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     message, code = _told(error, given)
-    if not message:  # without a command, the help has been shown
+    if not message or not prints(error):  # without a command, the help has been shown
         return code
     if "--json" in given:
         kind = type(error).__name__
         sys.stdout.write(json.dumps({"error": {"kind": kind, "message": message, "exit_code": code}}) + "\n")
-    Console(stderr=True, soft_wrap=True).print(f"error: {message}", highlight=False, markup=False)
+    who = f"rank {own_number()}: " if own_number() else ""
+    Console(stderr=True, soft_wrap=True).print(f"{who}error: {message}", highlight=False, markup=False)
     return code
 
 

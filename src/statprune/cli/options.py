@@ -54,6 +54,13 @@ Resume = Annotated[
     bool,
     typer.Option("--resume", help="Go on with a run into the same folder that did not end, block by block."),
 ]
+Timeout = Annotated[
+    float,
+    typer.Option(
+        "--timeout",
+        help="With torchrun: seconds without a sign of life after which another process counts as lost.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")]
 ProgressMode = Annotated[
     str,

@@ -7,19 +7,22 @@ scores: the attention kernel is called a second time, for the heads kept, on wha
 Sources: docs/algorithm.md, "Carriers"; linalg/bilinear.py.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from statprune.anatomy.producers import module_at, shape_of
+from statprune.anatomy.ranks import ALONE, Ranks
 from statprune.anatomy.sites import Site
 from statprune.calibration.stream import real_rows
-from statprune.linalg.bilinear import Gated, Mixed, Reading, refit_producer, slices_of
+from statprune.engine.owner import by_owner
+from statprune.engine.trace import Trace
+from statprune.linalg.bilinear import Gated, Mixed, refit_producer, slices_of
 from statprune.linalg.least_squares import ridge
 from statprune.linalg.moments import MomentSum
 from statprune.surgery.linear import add_to_bias, set_weight, weight_of
@@ -94,12 +97,42 @@ class Notes:
         """Whether no more is noted."""
         return self.numbers >= MOST
 
-    def reading(self, site: Site, kept: Tensor) -> Reading:
+    def reading(self, site: Site, kept: Tensor) -> Gated | Mixed:
         """Of the units `kept` (count,)."""
         if site.kind == "feed_forward":
             return Gated(torch.cat(self.inputs), torch.cat([each[:, kept] for each in self.factors]))
         heads = site.heads_of(kept)
         return Mixed(torch.cat([call.mixed(heads, kept) for call in self.calls], dim=1), site.group)
+
+    def part(self, site: Site, kept: Tensor) -> "Part | None":
+        """All that a fit of the units `kept` (count,) takes; None if nothing was noted."""
+        if not self.read:
+            return None
+        Z = torch.cat([each[:, site.columns_of(kept)] for each in self.read])
+        return Part(self.reading(site, kept), Z, torch.cat(self.target))
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What a carrier is fitted on: how it is read, what the consumer reads, and what it should return."""
+
+    reading: Gated | Mixed
+    Z: Tensor
+    target: Tensor
+
+    @staticmethod
+    def joined(parts: "Sequence[Part]") -> "Part":
+        """All of their rows, in order."""
+        if len(parts) == 1:
+            return parts[0]
+        first = parts[0].reading
+        if isinstance(first, Gated):
+            gated = [cast(Gated, part.reading) for part in parts]
+            reading: Gated | Mixed = Gated(torch.cat([g.X for g in gated]), torch.cat([g.S for g in gated]))
+        else:
+            mixed = [cast(Mixed, part.reading).F for part in parts]
+            reading = Mixed(torch.cat(mixed, dim=1), first.group)
+        return Part(reading, torch.cat([p.Z for p in parts]), torch.cat([p.target for p in parts]))
 
 
 class _Kernel(TorchFunctionMode):
@@ -118,12 +151,16 @@ class _Kernel(TorchFunctionMode):
 
 
 class Observer:
-    """Notes, while a block runs, what the carrier of `site` reads and how it reaches the consumer."""
+    """Notes, while a block runs, what the carrier of `site` reads and how it reaches the consumer.
 
-    def __init__(self, block: nn.Module, site: Site) -> None:
+    `behind` is how many tokens other processes note that come before these.
+    """
+
+    def __init__(self, block: nn.Module, site: Site, behind: int = 0) -> None:
         if site.carrier is None:
             raise ValueError(f"{site.name} has no carrier to observe.")
-        self.site, self.notes = site, Notes()
+        _, inputs = shape_of(module_at(block, site.carrier.path))
+        self.site, self.notes = site, Notes(numbers=behind * _numbers_a_token(site, inputs))
         self._module = module_at(block, site.carrier.path)
         self._kernel = _Kernel()
         self._inputs: list[Tensor] = []
@@ -175,25 +212,30 @@ class Observer:
         notes.target.append(target.float())
 
 
-def improve(block: nn.Module, site: Site, kept: Tensor, notes: Notes) -> None:
+def improve(block: nn.Module, site: Site, kept: Tensor, notes: Notes, ranks: Ranks = ALONE) -> None:
     """Refit the carrier of `site`, which has been cut to `kept`, and its consumer after it.
 
-    Nothing is done where nothing was noted, or nothing is missing.
+    Nothing is done where nothing was noted, or nothing is missing. Of several processes the first does it,
+    with what all have noted.
     """
-    if site.carrier is None or not notes.read:
+    found = [part for part in ranks.collected(notes.part(site, kept)) if part is not None]
+    by_owner(ranks, 0, block, site, Trace(), lambda: _improve(block, site, kept, found))
+
+
+def _improve(block: nn.Module, site: Site, kept: Tensor, found: list[Part]) -> None:
+    if site.carrier is None or not found:
         return
+    whole = Part.joined(found)
     carrier, consumer = module_at(block, site.carrier.path), module_at(block, site.consumer)
     constant = consumer.bias is not None
-    columns = site.columns_of(kept)
-    Z = torch.cat([each[:, columns] for each in notes.read])
+    reading, Z, missing = whole.reading, whole.Z, whole.target
     B = weight_of(consumer).T.float()
-    missing = torch.cat(notes.target)
     if constant:
         missing -= consumer.bias.float()
     missing.addmm_(Z, B, alpha=-1)
     if not bool(missing.any()):
         return
-    W, reading = weight_of(carrier).clone(), notes.reading(site, kept)
+    W = weight_of(carrier).clone()
     D = refit_producer(reading, B, missing, constant=constant)
     W[site.carrier.rows_of(len(kept))] += D.to(W.dtype)
     set_weight(carrier, W)
@@ -203,10 +245,10 @@ def improve(block: nn.Module, site: Site, kept: Tensor, notes: Notes) -> None:
         moved = reading.products(d, rows).float()
         total.update(Z[rows] + moved, torch.addmm(missing[rows], moved, B, alpha=-1))
     left = total.moments()
-    found = ridge(left.G, left.C, AGAIN).X
-    set_weight(consumer, weight_of(consumer) + found.T.to(W.dtype))
+    fitted = ridge(left.G, left.C, AGAIN).X
+    set_weight(consumer, weight_of(consumer) + fitted.T.to(W.dtype))
     if constant:
-        add_to_bias(consumer, left.shift(found))
+        add_to_bias(consumer, left.shift(fitted))
 
 
 def product_dtype(device: torch.device) -> torch.dtype:

@@ -156,17 +156,21 @@ class Outputs:
 
 
 def compared(output: Any, real: Tensor) -> tuple[Tensor, ...]:
-    """What of a model's output is compared, each (rows, outputs) in float32, padding left out.
+    """What of a model's output is compared, each (rows, outputs) in float32 or wider, padding left out.
 
     Both ends of a span, else the logits, else the last hidden states; those of tokens have a row a token.
     """
     if getattr(output, "start_logits", None) is not None:
         lowest = torch.finfo(torch.float32).min
         both = (output.start_logits, output.end_logits)
-        return tuple(each.float().masked_fill(~real, lowest) for each in both)
+        return tuple(_wide(each).masked_fill(~real, lowest) for each in both)
     logits = getattr(output, "logits", None)
     found: Tensor = logits if logits is not None else output.last_hidden_state
-    return (found[real].float() if found.shape[:2] == real.shape and found.ndim == 3 else found.float(),)
+    return (_wide(found[real] if found.shape[:2] == real.shape and found.ndim == 3 else found),)
+
+
+def _wide(outputs: Tensor) -> Tensor:
+    return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
 
 
 class Reference:

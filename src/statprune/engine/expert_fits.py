@@ -10,12 +10,14 @@ experts of a token these targets add up to what the block should add. Choice, da
 any other site (engine/refit.py).
 """
 
+from dataclasses import dataclass
 from math import sqrt
 
 import torch
 from torch import Tensor
 
 from statprune.anatomy.producers import module_at
+from statprune.anatomy.ranks import dealt, pooled
 from statprune.anatomy.sites import Site
 from statprune.calibration.routing import Routed
 from statprune.engine.experts import of_expert, told_apart
@@ -24,7 +26,7 @@ from statprune.engine.passage import MakeGood, Passage
 from statprune.engine.trace import Trace
 from statprune.linalg.elimination import eliminate
 from statprune.linalg.held_out import LOCAL, NONE, ConsumerFit, fit_consumer
-from statprune.linalg.moments import Moments, in_two
+from statprune.linalg.moments import Moments, MomentSum, in_two
 from statprune.surgery.cut import cut
 from statprune.surgery.experts import sizes
 
@@ -38,33 +40,53 @@ def narrow_experts(at: Passage, site: Site, count: int, trace: Trace, make_good:
     W = consumer_weight(site, at.block)
     seen = [(routed, target - module(*routed)) for routed, target in at.targets(site)]
     largest = sizes(module).argsort(dim=1, descending=True)
-    kept, weights, unseen = [], [], []
-    missed = energy = 0.0
-    condition = 1.0
-    for expert in range(site.experts):
-        fit, held, whole = _moments(at, site, expert, seen, W[expert])
-        energy += whole.energy
-        if told_apart(whole.rows, whole.G):
-            chosen, found = _fitted(fit, held, whole, W[expert], count, make_good)
-            weight, condition = found.B.T, max(condition, found.condition)
-            missed += found.error * whole.energy
-        else:
-            unseen.append(expert)
-            chosen = largest[expert, :count].sort().values
-            weight = W[expert][:, chosen]
-            missed += whole.of(chosen).error(weight.T)
-        kept.append(chosen)
-        weights.append(weight)
-    cut(at.block, site, torch.stack(kept), torch.stack(weights))
-    trace.note_unseen(site, unseen)
+    own: dict[int, ExpertFit] = {}
+    for expert, pair in dealt(
+        at.ranks, site.experts, lambda expert: _sums(at, site, expert, seen, W[expert])
+    ):
+        own[expert] = _fit(in_two(*pair), W[expert], largest[expert], count, make_good)
+    fits = [each for _, each in sorted(pooled(at.ranks, own).items())]
+    kept = torch.stack([each.kept for each in fits])
+    cut(at.block, site, kept, torch.stack([each.weight for each in fits]))
+    trace.note_unseen(site, [expert for expert, each in enumerate(fits) if not each.seen])
+    energy, missed = sum(each.energy for each in fits), sum(each.missed for each in fits)
     error = sqrt(missed / energy) if energy > 0 else 0.0
-    trace.add(site, torch.stack(kept).tolist(), error, condition, count)
+    trace.add(site, kept.tolist(), error, max(1.0, *(each.condition for each in fits)), count)
 
 
-def _moments(
+@dataclass(frozen=True, eq=False)
+class ExpertFit:
+    """What becomes of one expert.
+
+    `kept` (count,) and `weight` (out, count) of what reads them; `energy` of its targets and what of it is
+    `missed`; whether it was given enough tokens to be fitted.
+    """
+
+    kept: Tensor
+    weight: Tensor
+    missed: float
+    energy: float
+    condition: float
+    seen: bool
+
+
+def _fit(
+    moments: tuple[Moments, Moments, Moments], W: Tensor, largest: Tensor, count: int, make_good: MakeGood
+) -> ExpertFit:
+    fit, held, whole = moments
+    if told_apart(whole.rows, whole.G):
+        kept, found = _fitted(fit, held, whole, W, count, make_good)
+        missed = found.error * whole.energy
+        return ExpertFit(kept, found.B.T, missed, whole.energy, found.condition, seen=True)
+    kept = largest[:count].sort().values
+    weight = W[:, kept]
+    return ExpertFit(kept, weight, whole.of(kept).error(weight.T), whole.energy, 1.0, seen=False)
+
+
+def _sums(
     at: Passage, site: Site, expert: int, seen: list[tuple[Routed, Tensor]], W: Tensor
-) -> tuple[Moments, Moments, Moments]:
-    """Of what reads one expert's neurons: rows to fit, rows held out, all."""
+) -> tuple[MomentSum, MomentSum]:
+    """Of what reads one expert's neurons: rows to fit, rows held out."""
     pair = at.pair(site.units, W.shape[0], False)
     module = module_at(at.block, site.consumer)
     for number, (routed, lost) in enumerate(seen):
@@ -73,7 +95,7 @@ def _moments(
             share = routed.given_to(expert)[1] / routed.weights[tokens].sum(dim=1)
             target = Z @ W.T.to(Z.dtype) + share[:, None] * lost[tokens]
             at.add(pair, number, Z, target, tokens)
-    return in_two(*pair)
+    return pair
 
 
 def _fitted(

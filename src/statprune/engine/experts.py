@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from statprune.anatomy.producers import module_at
+from statprune.anatomy.ranks import ALONE, Ranks, dealt, pooled
 from statprune.anatomy.sites import Site
 from statprune.budget.damage import widths_to_measure
 from statprune.calibration.routing import Routed
@@ -47,8 +48,8 @@ def told_apart(rows: int, G: Tensor) -> bool:
 class Readings:
     """What the experts of one site have read, batch by batch."""
 
-    def __init__(self, site: Site, block: nn.Module) -> None:
-        self.site, self.module = site, module_at(block, site.consumer)
+    def __init__(self, site: Site, block: nn.Module, products: torch.dtype = torch.float32) -> None:
+        self.site, self.module, self.products = site, module_at(block, site.consumer), products
         self._batches: list[Routed] = []
 
     def update(self, routed: Routed) -> None:
@@ -59,46 +60,49 @@ class Readings:
         """Of one expert's weighted neurons."""
         gram = Gram(self.site.units, device=self.module.down_proj.device)
         for routed in self._batches:
-            gram.update(of_expert(self.module, expert, routed)[1], product_dtype=torch.float32)
+            gram.update(of_expert(self.module, expert, routed)[1], product_dtype=self.products)
         return gram
 
-    def candidates(self, levels: Sequence[float], damping: float) -> Candidates:
-        """Errors of the site's experts, and a few widths to try out."""
+    def candidates(self, levels: Sequence[float], damping: float, ranks: Ranks = ALONE) -> Candidates:
+        """Errors of the site's experts, and a few widths to try out; each process takes some experts."""
         W = weight_of(self.module).double()
-        whole, errors, orders = 0.0, torch.zeros(self.site.units + 1, dtype=torch.float64), []
         largest = sizes(self.module).argsort(dim=1, descending=True)
-        for expert in range(self.site.experts):
-            gram = self.gram(expert)
+        own: dict[int, tuple[float, Tensor, Tensor]] = {}
+        for expert, (gram,) in dealt(ranks, self.site.experts, lambda expert: [self.gram(expert)]):
             G = gram.matrix
-            whole += float(((W[expert] @ G) * W[expert]).sum())
+            whole = float(((W[expert] @ G) * W[expert]).sum())
             if told_apart(gram.rows, G):
                 found = eliminate(G, W[expert].T, damping=damping)
-                order, error = found.order, found.errors
+                own[expert] = (whole, found.order, found.errors)
             else:
                 order = largest[expert]
-                error = _uncorrected(G, W[expert], order)
-            orders.append(order)
-            errors += error
+                own[expert] = (whole, order, _uncorrected(G, W[expert], order))
+        each = [known for _, known in sorted(pooled(ranks, own).items())]
+        whole = sum(energy for energy, _, _ in each)
         if whole <= 0:
             return Candidates(np.zeros(self.site.units + 1))
+        errors = torch.zeros(self.site.units + 1, dtype=torch.float64)
+        for _, _, error in each:
+            errors += error
         curve = (errors / whole).numpy()
         weights = [
-            (width, self._narrowed([order[:width] for order in orders], W, damping))
+            (width, self._narrowed([order[:width] for _, order, _ in each], W, damping, ranks))
             for width in widths_to_measure(curve, levels)
         ]
         return Candidates(curve, weights)
 
-    def _narrowed(self, kept: Sequence[Tensor], W: Tensor, damping: float) -> Tensor:
+    def _narrowed(self, kept: Sequence[Tensor], W: Tensor, damping: float, ranks: Ranks) -> Tensor:
         """What the experts' weight becomes if only the neurons `kept` are read."""
         narrowed = torch.zeros_like(weight_of(self.module))
-        for expert, units in enumerate(kept):
-            gram = self.gram(expert)
-            G = gram.matrix
+        own: dict[int, Tensor] = {}
+        for expert, (gram,) in dealt(ranks, self.site.experts, lambda expert: [self.gram(expert)]):
+            G, units = gram.matrix, kept[expert]
             if told_apart(gram.rows, G):
-                fitted = ridge(G[units[:, None], units], G[units] @ W[expert].T, damping).X.T
+                own[expert] = ridge(G[units[:, None], units], G[units] @ W[expert].T, damping).X.T
             else:
-                fitted = W[expert][:, units]
-            narrowed[expert][:, units] = fitted.to(narrowed.dtype)
+                own[expert] = W[expert][:, units]
+        for expert, fitted in pooled(ranks, own).items():
+            narrowed[expert][:, kept[expert]] = fitted.to(narrowed.dtype)
         return narrowed
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict
 import torch
 from torch import nn
 
+from statprune.anatomy.ranks import ALONE, Ranks, from_each
 from statprune.anatomy.shelf import State
 from statprune.anatomy.sites import Site
 from statprune.anatomy.spilled import BITS
@@ -20,13 +21,15 @@ from statprune.errors import StatpruneWarning
 from statprune.surgery.cut import cut, own_columns
 
 
-def narrowed(block: nn.Module, trace: Trace, since: tuple[int, int], thin: Stream) -> State:
+def narrowed(
+    block: nn.Module, trace: Trace, since: tuple[int, int], thin: Stream, ranks: Ranks = ALONE
+) -> State:
     """The state of a block that is done: its weights, and what the trace says since `mark`."""
     sites, said = since
     facts = {
         "sites": [asdict(each) for each in trace.sites[sites:]],
         "warnings": trace.warnings[said:],
-        "behind": checksum(thin),
+        "behind": checksum(thin, ranks),
     }
     return State(dict(block.named_parameters()), facts)
 
@@ -51,19 +54,26 @@ def narrow_again(block: nn.Module, sites: Sequence[Site], state: State) -> None:
                 parameter.copy_(state.tensors[name])
 
 
-def recall(state: State, trace: Trace, thin: Stream) -> None:
-    """Say again what was said of a block; warn if the data does not come out of it as it did."""
+def recall_sites(state: State, trace: Trace) -> None:
+    """Say again what was said of a block's sites."""
     trace.sites += [SiteTrace(**facts) for facts in state.facts["sites"]]
     trace.warnings += state.facts["warnings"]
-    if checksum(thin) != state.facts["behind"]:
+
+
+def recall(state: State, trace: Trace, thin: Stream, ranks: Ranks = ALONE) -> None:
+    """Say again what was said of a block; warn if the data does not come out of it as it did."""
+    recall_sites(state, trace)
+    if checksum(thin, ranks) != state.facts["behind"]:
         warnings.warn(
             "the hidden states are not those of the run that was interrupted, bit for bit: it had other "
-            "threads, another device or other libraries. The result will be as good, but not identical.",
+            "threads or processes, another device or other libraries. The result will be as good, but not "
+            "identical.",
             StatpruneWarning,
             stacklevel=2,
         )
 
 
-def checksum(stream: Stream) -> int:
-    """Of the bits of all hidden states, whatever their order."""
-    return sum(int(each.view(BITS[each.element_size()]).sum(dtype=torch.int64)) for each in stream.hidden)
+def checksum(stream: Stream, ranks: Ranks = ALONE) -> int:
+    """Of the bits of all hidden states, whatever their order, modulo 2^64."""
+    own = sum(int(each.view(BITS[each.element_size()]).sum(dtype=torch.int64)) for each in stream.hidden)
+    return sum(from_each(ranks, own)) % 2**64

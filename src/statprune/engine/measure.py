@@ -1,11 +1,13 @@
 """What one site's activations say: its factor, and the curve that the budget reads off it."""
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
 
 from torch import Tensor, nn
 
+from statprune.anatomy.lookup import Anatomy
 from statprune.anatomy.producers import module_at
+from statprune.anatomy.ranks import before, merged
 from statprune.anatomy.sites import Site
 from statprune.budget.curves import Curve
 from statprune.calibration.stream import Reader, Stream, advance
@@ -13,6 +15,7 @@ from statprune.engine.experts import ExpertFactors, ExpertSums
 from statprune.errors import NonFiniteError
 from statprune.linalg.accumulator import Accumulator
 from statprune.linalg.factor import Factor
+from statprune.linalg.sketch import CountSketch, GaussianSketch
 from statprune.surgery.linear import weight_of
 
 MakeAccumulator = Callable[[int], Accumulator]
@@ -35,6 +38,42 @@ def through_block(
     }
     advance(stream, block, index, {site.consumer: naming(seen[site.name].update, site) for site in sites})
     return seen
+
+
+def sums_through(
+    anatomy: Anatomy,
+    stream: Stream,
+    block: nn.Module,
+    index: int,
+    sites: Sequence[Site],
+    make: MakeAccumulator,
+) -> dict[str, Accumulator | ExpertSums]:
+    """Advance `stream` by one block; of `sites` those that this process decides about, over all processes.
+
+    Raises:
+        NonFiniteError: as for `through_block`.
+    """
+    ranks = anatomy.ranks
+    stream.stand_before(index)
+    behind, _ = before(ranks, sum(int(real.sum()) for real in stream.real)) if ranks.size > 1 else (0, 0)
+
+    def placed(columns: int) -> Accumulator:
+        made = make(columns)
+        if behind and isinstance(made, GaussianSketch | CountSketch):
+            made.skip(behind)
+        return made
+
+    seen, found = through_block(stream, block, index, sites, placed), {}
+    for site in sites:
+        each, owner = seen.pop(site.name), anatomy.owner_of(site)
+        whole: Accumulator | ExpertSums | None = each
+        if isinstance(each, ExpertSums):
+            each.sums = [cast(Accumulator, merged(ranks, own, owner)) for own in each.sums]
+        else:
+            whole = merged(ranks, each, owner)
+        if whole is not None and owner == ranks.rank:
+            found[site.name] = whole
+    return found
 
 
 def factor_of(site: Site, block: nn.Module, seen: Accumulator | ExpertSums) -> Factor | ExpertFactors:

@@ -11,12 +11,15 @@ from torch import Tensor, nn
 from statprune.anatomy.lookup import Anatomy
 from statprune.anatomy.parts import BLOCK
 from statprune.anatomy.producers import module_at
+from statprune.anatomy.ranks import Ranks, before, merged
 from statprune.anatomy.shelf import Room
 from statprune.anatomy.sites import Site
 from statprune.calibration.batches import Batch
 from statprune.calibration.routing import hidden_of
+from statprune.calibration.share import exact, share
 from statprune.calibration.stream import Reader, Stream, advance, real_rows, until
 from statprune.engine.carriers import Notes, Observer, worthwhile
+from statprune.engine.divergence import every_row, first_of, held_out
 from statprune.linalg.held_out import Compensation
 from statprune.linalg.moments import Moments, MomentSum, in_two
 
@@ -26,10 +29,29 @@ MakeGood = Callable[[Moments, Moments], Compensation]
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """The calibration data, and which samples of each batch are held out, (count,) int64."""
+    """This process's part of the calibration data, and which of its samples are held out, (count,) int64.
+
+    `adapted` are those that producers are adapted on where that takes so many tokens; `products` is the dtype
+    in which products are formed.
+    """
 
     batches: Sequence[Batch]
     held: list[Tensor]
+    adapted: Callable[[int], list[Tensor]]
+    products: torch.dtype
+
+    @staticmethod
+    def of(batches: Sequence[Batch], ranks: Ranks) -> "Data":
+        """The part of `batches`; all of it where one process is alone."""
+        own = share(batches, ranks)
+
+        def adapted(tokens: int) -> list[Tensor]:
+            rows = first_of(batches, every_row(batches), tokens)
+            last = next((number for number, each in enumerate(rows) if not len(each)), len(rows))
+            return own.rows([each if number < last else each[:0] for number, each in enumerate(rows)])
+
+        products = torch.float64 if exact(batches) else torch.float32
+        return Data(own.of(batches), own.rows(held_out(batches)), adapted, products)
 
     def held_tokens(self, number: int, real: Tensor) -> Tensor:
         """Which of the real tokens of batch `number` belong to samples held out: (tokens,) bool."""
@@ -88,7 +110,14 @@ class Passage:
     dense: Dense
     data: Data
 
-    def moments(self, site: Site, *, noting: bool) -> tuple[tuple[Moments, Moments, Moments], Notes | None]:
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that share the run."""
+        return self.anatomy.ranks
+
+    def moments(
+        self, site: Site, *, noting: bool
+    ) -> tuple[tuple[Moments, Moments, Moments] | None, Notes | None]:
         """Of what the consumer reads in the thin stream, and of what it should return there.
 
         That is the dense output, and what the dense hidden state that it is added to has more than the thin
@@ -98,15 +127,20 @@ class Passage:
         outputs, consumer = self.dense.outputs[site.consumer], module_at(self.block, site.consumer)
         bias = consumer.bias
         pair = self.pair(site.units * site.columns, outputs[0].shape[1], bias is not None)
-        tokens = sum(int(real.sum()) for real in self.thin.real)
+        behind, tokens = before(self.ranks, sum(int(real.sum()) for real in self.thin.real))
         wanted = noting and worthwhile(self.block, site, tokens)
-        observer = Observer(self.block, site) if wanted else None
+        observer = Observer(self.block, site, behind) if wanted else None
         with nullcontext() if observer is None else observer.watching():
             for number, (Z, target) in enumerate(self.targets(site)):
                 self.add(pair, number, Z, target if bias is None else target - bias)
                 if observer is not None:
                     observer.take(Z, target, self.thin.real[number])
-        return in_two(*pair), None if observer is None else observer.notes
+        return self.in_two(pair), None if observer is None else observer.notes
+
+    def in_two(self, pair: tuple[MomentSum, MomentSum]) -> tuple[Moments, Moments, Moments] | None:
+        """Moments of rows to fit, held out, and all, over all processes; None but at the first."""
+        fit, held = (merged(self.ranks, each) for each in pair)
+        return None if fit is None or held is None else in_two(fit, held)
 
     def targets(self, site: Site) -> Iterator[tuple[Any, Tensor]]:
         """Batch by batch what the consumer reads in the thin stream, and what it should return there."""
@@ -122,7 +156,10 @@ class Passage:
     def pair(self, inputs: int, outputs: int, constant: bool) -> tuple[MomentSum, MomentSum]:
         """Empty sums for the rows to fit and those held out."""
         device = self.thin.hidden[0].device
-        fit, held = (MomentSum(inputs, outputs, constant=constant, device=device) for _ in range(2))
+        fit, held = (
+            MomentSum(inputs, outputs, constant=constant, device=device, products=self.data.products)
+            for _ in range(2)
+        )
         return fit, held
 
     def add(

@@ -22,6 +22,7 @@ ICLR 2024; elimination: Hassibi & Stork 1992; Meng et al., "OSSCAR", ICML 2024.
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 from math import sqrt
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -33,19 +34,21 @@ from statprune.anatomy.sites import Site
 from statprune.budget.plan import Plan
 from statprune.calibration.batches import Batch
 from statprune.calibration.routing import hidden_of
+from statprune.calibration.share import share
 from statprune.calibration.stream import Stream, advance, before_first_block, until
 from statprune.engine.carriers import improve
-from statprune.engine.divergence import PROBE_TOKENS, Outputs, every_row, first_of, held_out, taken
+from statprune.engine.divergence import PROBE_TOKENS, Outputs, first_of, held_out, taken
 from statprune.engine.expert_fits import narrow_experts
 from statprune.engine.journal import mark, narrow_again, narrowed, recall
 from statprune.engine.measure import consumer_weight
+from statprune.engine.owner import by_owner
 from statprune.engine.passage import Data, MakeGood, Passage, observed
 from statprune.engine.progress import Progress, no_progress
 from statprune.engine.trace import Trace
 from statprune.linalg.elimination import eliminate
 from statprune.linalg.held_out import LOCAL, NONE, compensation, fit_consumer
 from statprune.linalg.least_squares import ridge
-from statprune.linalg.moments import Moments, in_two
+from statprune.linalg.moments import Moments
 from statprune.surgery.cut import cut
 from statprune.surgery.experts import adapt_producers
 from statprune.surgery.linear import add_to_bias, set_weight, weight_of
@@ -56,6 +59,8 @@ ADAPTED, FEWEST_ADAPTED = 16, 4096
 CONSTANT = 1e-6
 """Share of their energy that a site's activations must move by not to count as constant."""
 
+AllMoments = tuple[Moments, Moments, Moments]
+"""Of the rows to fit, of those held out, of all."""
 
 Step = Callable[["Passage", Site, int, Trace], None]
 """Changes one site of a block: (the block's passage, the site, units to keep, the trace)."""
@@ -80,9 +85,9 @@ def refit(
     tokens enough five passes through its carrier and consumer, there and back. Memory: both streams, one
     block's dense inputs and outputs, and what one site's carrier is fitted on.
     """
-    dense = before_first_block(model, anatomy, batches)
+    data = Data.of(batches, anatomy.ranks)
+    dense = before_first_block(model, anatomy, data.batches)
     thin = dense.fork()
-    data = Data(batches, held_out(batches))
     steps = (adapt, narrow) if steps is None else steps
     first = min(
         (site.block for site in anatomy.sites if plan[site] < site.units), default=len(anatomy.blocks)
@@ -96,7 +101,7 @@ def refit(
             advance(dense, block, index)
             narrow_again(block, sites, earlier)
             advance(thin, block, index)
-            recall(earlier, trace, thin)
+            recall(earlier, trace, thin, anatomy.ranks)
         else:
             since = mark(trace)
             seen = observed(anatomy, dense, block, index)
@@ -106,24 +111,41 @@ def refit(
                 for step in steps:
                     step(passage, site, plan[site], trace)
             advance(thin, block, index)
-            anatomy.shelf.note("refit", index, narrowed(block, trace, since, thin))
+            anatomy.shelf.note("refit", index, narrowed(block, trace, since, thin, anatomy.ranks))
         progress("refit", index + 1, len(anatomy.blocks), trace.facts(recalled=earlier is not None))
-    _finish(model, anatomy, data, dense, thin, trace)
+    _finish(model, anatomy, batches, dense, thin, trace)
     progress("compare", 1, 1, trace.facts())
 
 
 def _finish(
-    model: PreTrainedModel, anatomy: Anatomy, data: Data, dense: Stream, thin: Stream, trace: Trace
+    model: PreTrainedModel,
+    anatomy: Anatomy,
+    batches: Sequence[Batch],
+    dense: Stream,
+    thin: Stream,
+    trace: Trace,
 ) -> None:
-    """Note how far the outputs are from the dense ones, on every fourth sample."""
-    rows = first_of(data.batches, held_out(data.batches), PROBE_TOKENS)
+    """Note how far the outputs are from the dense ones, on every fourth sample; the first rank compares."""
+    ranks, rows = anatomy.ranks, first_of(batches, held_out(batches), PROBE_TOKENS)
     used = [number for number, each in enumerate(rows) if len(each)]
     if not used:
         return
-    part = taken(data.batches, rows)
-    before, after = ([stream.hidden[n][rows[n]] for n in used] for stream in (dense, thin))
-    outputs = Outputs(model, anatomy, part, before)
-    trace.divergence, trace.damage = outputs.divergence(after), outputs.unit
+    own = share(batches, ranks)
+    pieces = [
+        (piece.batch, [stream.hidden[n][chosen] for stream in (dense, thin)])
+        for n, (piece, chosen) in enumerate(zip(own.pieces, own.rows(rows), strict=True))
+        if len(chosen)
+    ]
+    found = [each for part in ranks.collected(pieces) for each in part]
+    told = None
+    if found:
+        before, after = (
+            [torch.cat([both[which] for batch, both in found if batch == number]) for number in used]
+            for which in (0, 1)
+        )
+        outputs = Outputs(model, anatomy, taken(batches, rows), before)
+        told = outputs.divergence(after), outputs.unit
+    trace.divergence, trace.damage = ranks.same(told)
 
 
 def adapt(at: Passage, site: Site, count: int, trace: Trace) -> None:
@@ -135,14 +157,22 @@ def adapt(at: Passage, site: Site, count: int, trace: Trace) -> None:
     ]
     constant = not site.experts and all(linear.bias is not None for linear in linears)
     pair = at.pair(width, width, constant)
-    rows = first_of(at.data.batches, every_row(at.data.batches), max(FEWEST_ADAPTED, ADAPTED * width))
+    rows = at.data.adapted(max(FEWEST_ADAPTED, ADAPTED * width))
     # The rows come first, so that no batch runs of which none is used.
     used = takewhile(len, rows)
     for number, (part, seen) in enumerate(zip(used, until(at.thin, at.block, at.index, path), strict=False)):
         tokens = int(at.thin.real[number][: len(part)].sum())
         x_thin, x_dense = hidden_of(seen[path])[:tokens], at.dense.inputs[path][number][:tokens]
         at.add(pair, number, x_thin, x_dense - x_thin)
-    fit, held, whole = in_two(*pair)
+    moments = at.in_two(pair)
+    by_owner(
+        at.ranks, 0, at.block, site, trace,
+        lambda: _adapt(site, linears, cast(AllMoments, moments), constant),
+    )  # fmt: skip
+
+
+def _adapt(site: Site, linears: Sequence[Any], moments: AllMoments, constant: bool) -> None:
+    fit, held, whole = moments
     found = compensation(fit, held)
     if found.damping == NONE:
         return
@@ -170,7 +200,20 @@ def narrow(
     if site.experts:
         narrow_experts(at, site, count, trace, make_good)
         return
-    (fit, held, whole), notes = at.moments(site, noting=carry)
+    moments, notes = at.moments(site, noting=carry)
+    kept = by_owner(
+        at.ranks, 0, at.block, site, trace,
+        lambda: _narrow(at, site, count, trace, cast(AllMoments, moments), make_good),
+    )  # fmt: skip
+    if notes is not None and kept is not None:
+        improve(at.block, site, kept, notes, at.ranks)
+
+
+def _narrow(
+    at: Passage, site: Site, count: int, trace: Trace, moments: AllMoments, make_good: MakeGood
+) -> Tensor | None:
+    """Choose, cut and fit by these moments; the units kept, None where its activations are constant."""
+    fit, held, whole = moments
     W = consumer_weight(site, at.block)
     dense = W.T
     kept = torch.arange(site.units, device=W.device)
@@ -181,7 +224,7 @@ def narrow(
         _cut(at, site, kept, W[:, columns], part.shift(dense[columns]))
         left = part.error(dense[columns])
         trace.add(site, kept.tolist(), sqrt(left / whole.energy) if whole.energy > 0 else 0.0, 1.0, 0)
-        return
+        return None
     made_good = make_good(fit.against(dense), held.against(dense))
     if count < site.units:
         damping = LOCAL if made_good.damping == NONE else made_good.damping
@@ -189,9 +232,8 @@ def narrow(
         kept = chosen.order[:count].sort().values
     found = fit_consumer(whole, W, site.columns_of(kept), made_good.damping)
     _cut(at, site, kept, found.B.T, found.shift)
-    if notes is not None:
-        improve(at.block, site, kept, notes)
     trace.add(site, kept.tolist(), sqrt(found.error), found.condition, len(kept) * site.columns)
+    return kept
 
 
 def _silent(whole: Moments) -> bool:

@@ -15,6 +15,7 @@ arXiv 2406.00061, sections 2 to 5.
 
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +28,12 @@ from statprune.anatomy.sites import Site
 from statprune.budget.curves import Curve, Curves
 from statprune.budget.plan import Plan
 from statprune.calibration.batches import Batch
-from statprune.calibration.stream import advance, before_first_block
+from statprune.calibration.share import share
+from statprune.calibration.stream import Stream, advance, before_first_block
 from statprune.engine.experts import ExpertFactors
 from statprune.engine.journal import mark, narrow_again, narrowed, recall
-from statprune.engine.measure import MakeAccumulator, consumer_weight, curve_of, factor_of, through_block
+from statprune.engine.measure import MakeAccumulator, consumer_weight, curve_of, factor_of, sums_through
+from statprune.engine.owner import by_owner
 from statprune.engine.progress import Facts, Progress, no_progress
 from statprune.engine.trace import Trace
 from statprune.linalg.factor import Factor
@@ -40,6 +43,9 @@ KINDS: tuple[SiteKind, SiteKind] = ("feed_forward", "attention")
 """In the order in which they are cut."""
 
 Decide = Callable[[Curves], Plan]
+
+Factors = dict[str, Factor | ExpertFactors | None]
+"""By site; None where another process has it."""
 
 
 @torch.no_grad()
@@ -51,25 +57,26 @@ def measure(
     progress: Progress = no_progress,
     *,
     keep_factors: bool = True,
-) -> tuple[dict[str, Curve], dict[str, Factor | ExpertFactors]]:
+) -> tuple[dict[str, Curve], Factors]:
     """Curves of all sites, and the factors of the neuron sites, from one walk through the model as it is.
 
     Cost: one forward pass, a Gram matrix (or its like) and a factorisation per site. The factors, units^2
-    numbers per block, stay in memory until the plan is made, unless `keep_factors` is false.
+    numbers per block, stay in memory until the plan is made, unless `keep_factors` is false. Several
+    processes share them out: each has factors of its own sites, and None in place of others.
     """
     curves: dict[str, Curve] = {}
-    factors: dict[str, Factor | ExpertFactors] = {}
-    stream = before_first_block(model, anatomy, batches)
+    factors: Factors = {}
+    stream = before_first_block(model, anatomy, share(batches, anatomy.ranks).of(batches))
     for index, block in anatomy.visited():
         sites, earlier = anatomy.sites_of_block(index), anatomy.shelf.earlier("measure", index)
         if earlier is not None:
             advance(stream, block, index)
             curves |= _curves_of(earlier)
         else:
-            seen = through_block(stream, block, index, sites, make)
+            here = _measured(anatomy, stream, block, index, make)
             for site in sites:
-                factor = factor_of(site, block, seen.pop(site.name))
-                curves[site.name] = curve_of(site, factor, consumer_weight(site, block))
+                curve, factor = here.get(site.name, (None, None))
+                curves[site.name] = anatomy.ranks.same(curve, anatomy.owner_of(site))
                 if site.kind == "feed_forward" and keep_factors:
                     factors[site.name] = factor
             anatomy.shelf.note("measure", index, _state_of({site.name: curves[site.name] for site in sites}))
@@ -77,6 +84,19 @@ def measure(
             "measure", index + 1, len(anatomy.blocks), Facts(curves=curves, recalled=earlier is not None)
         )
     return curves, factors
+
+
+def _measured(
+    anatomy: Anatomy, stream: Stream, block: nn.Module, index: int, make: MakeAccumulator
+) -> dict[str, tuple[Curve, Factor | ExpertFactors]]:
+    """Advance the stream by one block: curves and factors of those of its sites that are this process's."""
+    sites = anatomy.sites_of_block(index)
+    seen, found = sums_through(anatomy, stream, block, index, sites, make), {}
+    for site in sites:
+        if site.name in seen:
+            factor = factor_of(site, block, seen.pop(site.name))
+            found[site.name] = (curve_of(site, factor, consumer_weight(site, block)), factor)
+    return found
 
 
 @torch.no_grad()
@@ -97,18 +117,19 @@ def stat(
     on a shelf. What the shelf has of a block from an earlier run
     is not made again.
     """
-    factors: dict[str, Factor | ExpertFactors] = {}
+    factors: Factors = {}
     if not isinstance(plan, Plan):
         started = perf_counter()
         kept = not anatomy.shelf.lends
         curves, factors = measure(model, anatomy, batches, make, progress, keep_factors=kept)
-        plan = plan(curves)
+        plan = anatomy.ranks.same(plan(curves))
         trace.seconds["measure"] = perf_counter() - started
     started = perf_counter()
     sites = [site for site in anatomy.sites if plan[site] < site.units]
     missing = [site for site in sites if site.kind == "feed_forward" and site.name not in factors]
-    dense = before_first_block(model, anatomy, batches) if missing else None
-    thin = before_first_block(model, anatomy, batches) if dense is None else dense.fork()
+    own = share(batches, anatomy.ranks).of(batches)
+    dense = before_first_block(model, anatomy, own) if missing else None
+    thin = before_first_block(model, anatomy, own) if dense is None else dense.fork()
     last = max((site.block for site in sites), default=-1)
     for index, block in anatomy.visited(last + 1):
         here = [site for site in sites if site.block == index]
@@ -116,26 +137,57 @@ def stat(
         earlier, since = anatomy.shelf.earlier("prune", index), mark(trace)
         unknown = [] if earlier is not None else [site for site in neurons if site in missing]
         if dense is not None and index <= missing[-1].block:
-            seen = through_block(dense, block, index, unknown, make)
-            factors |= {site.name: factor_of(site, block, seen.pop(site.name)) for site in unknown}
+            factors |= _factors(anatomy, dense, block, index, unknown, make)
         if earlier is not None:
             narrow_again(block, neurons, earlier)
             advance(thin, block, index)
             narrow_again(block, heads, earlier)
-            recall(earlier, trace, thin)
+            recall(earlier, trace, thin, anatomy.ranks)
         else:
             for site in neurons:
-                _prune(block, site, factors.pop(site.name), plan[site], trace)
-            walked = through_block(thin, block, index, heads, make)
+                _prune(anatomy, block, site, factors.pop(site.name), plan[site], trace)
+            walked = _factors(anatomy, thin, block, index, heads, make)
             for site in heads:
-                _prune(block, site, factor_of(site, block, walked.pop(site.name)), plan[site], trace)
-            anatomy.shelf.note("prune", index, narrowed(block, trace, since, thin))
+                _prune(anatomy, block, site, walked.pop(site.name), plan[site], trace)
+            anatomy.shelf.note("prune", index, narrowed(block, trace, since, thin, anatomy.ranks))
         progress("prune", index + 1, last + 1, trace.facts(recalled=earlier is not None))
     trace.seconds["prune"] = perf_counter() - started
     return plan
 
 
-def _prune(block: nn.Module, site: Site, factor: Factor | ExpertFactors, count: int, trace: Trace) -> None:
+def _factors(
+    anatomy: Anatomy,
+    stream: Stream,
+    block: nn.Module,
+    index: int,
+    sites: Sequence[Site],
+    make: MakeAccumulator,
+) -> Factors:
+    """Advance the stream by one block; factors of `sites`."""
+    seen = sums_through(anatomy, stream, block, index, sites, make)
+    return {
+        site.name: factor_of(site, block, seen.pop(site.name)) if site.name in seen else None
+        for site in sites
+    }
+
+
+def _prune(
+    anatomy: Anatomy,
+    block: nn.Module,
+    site: Site,
+    factor: Factor | ExpertFactors | None,
+    count: int,
+    trace: Trace,
+) -> None:
+    """Cut `site` with its factor, where it is."""
+    owner = anatomy.owner_of(site)
+    by_owner(
+        anatomy.ranks, owner, block, site, trace,
+        lambda: _cut(block, site, cast(Factor | ExpertFactors, factor), count, trace),
+    )  # fmt: skip
+
+
+def _cut(block: nn.Module, site: Site, factor: Factor | ExpertFactors, count: int, trace: Trace) -> None:
     weight = consumer_weight(site, block)
     errors = factor.errors(weight)
     part = factor.interpolation(count)

@@ -16,10 +16,12 @@ from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy
 from statprune.anatomy.producers import module_at
+from statprune.anatomy.ranks import merged
 from statprune.anatomy.shelf import State
 from statprune.anatomy.sites import Site
 from statprune.budget.damage import DamageCurve, Floats, widths_to_measure
 from statprune.calibration.batches import Batch
+from statprune.calibration.share import exact, share
 from statprune.calibration.stream import Reader, Stream, advance, before_first_block
 from statprune.engine.divergence import every_row, first_of, taken
 from statprune.engine.experts import Readings
@@ -63,7 +65,8 @@ def survey(
     passes of the probe's samples through the blocks behind it as there are LEVELS.
     """
     errors: dict[str, Floats] = {}
-    stream = before_first_block(model, anatomy, batches)
+    stream = before_first_block(model, anatomy, share(batches, anatomy.ranks).of(batches))
+    products = torch.float64 if exact(batches) else torch.float32
     for index, block in anatomy.visited():
         sites, earlier = anatomy.sites_of_block(index), anatomy.shelf.earlier("survey", index)
         probe.stream.stand_before(index)
@@ -71,7 +74,7 @@ def survey(
             advance(stream, block, index)
             found = {site.name: _candidates_of(earlier, site) for site in sites}
         else:
-            found = _candidates(stream, block, index, sites)
+            found = _candidates(anatomy, stream, block, index, products)
             anatomy.shelf.note("survey", index, _state_of(found))
         for site in sites:
             errors[site.name] = found[site.name].error
@@ -84,23 +87,35 @@ def survey(
     return {name: DamageCurve(error, measured.get(name, ())) for name, error in errors.items()}, unit
 
 
-def _candidates(stream: Stream, block: nn.Module, index: int, sites: Sequence[Site]) -> dict[str, Candidates]:
-    """Advance the stream by one block, and say of each of its sites what it could become."""
-    seen = {
-        site.name: Readings(site, block)
+def _candidates(
+    anatomy: Anatomy, stream: Stream, block: nn.Module, index: int, products: torch.dtype
+) -> dict[str, Candidates]:
+    """Advance the stream by one block, and say of each of its sites what it could become.
+
+    Sums are of products formed in `products`; float32 is far finer than the fits' damping.
+    """
+    ranks, sites = anatomy.ranks, anatomy.sites_of_block(index)
+    seen: dict[str, Gram | Readings] = {
+        site.name: Readings(site, block, products)
         if site.experts
-        else Gram(site.units * site.columns, device=stream.hidden[0].device)
+        else Gram(site.units * site.columns, device=weight_of(module_at(block, site.consumer)).device)
         for site in sites
     }
-    advance(stream, block, index, {site.consumer: _reader(seen[site.name], site) for site in sites})
-    found = {}
+    advance(stream, block, index, {site.consumer: _reader(seen[site.name], site, products) for site in sites})
+    found: dict[str, Candidates] = {}
+    wholes: dict[str, Gram] = {}
     for site in sites:
         each = seen.pop(site.name)
         if isinstance(each, Readings):
-            found[site.name] = each.candidates(LEVELS, DAMPING)
-        else:
-            found[site.name] = _of_site(site, block, each.matrix)
-    return found
+            found[site.name] = each.candidates(LEVELS, DAMPING, ranks)
+            continue
+        whole = merged(ranks, each, anatomy.owner_of(site))
+        if whole is not None:
+            wholes[site.name] = whole
+    for site in sites:
+        if site.name in wholes:
+            found[site.name] = _of_site(site, block, wholes.pop(site.name).matrix)
+    return {site.name: ranks.same(found.get(site.name), anatomy.owner_of(site)) for site in sites}
 
 
 def _state_of(found: Mapping[str, Candidates]) -> State:
@@ -117,11 +132,10 @@ def _candidates_of(state: State, site: Site) -> Candidates:
     return Candidates(state.tensors[site.name].numpy(), weights)
 
 
-def _reader(gram: Gram | Readings, site: Site) -> Reader:
-    """Sums products formed in float32: far finer than the fits' damping."""
+def _reader(gram: Gram | Readings, site: Site, products: torch.dtype) -> Reader:
     if isinstance(gram, Readings):
         return gram.update
-    return naming(lambda Z: gram.update(Z, product_dtype=torch.float32), site)
+    return naming(lambda Z: gram.update(Z, product_dtype=products), site)
 
 
 def _of_site(site: Site, block: nn.Module, G: Tensor) -> Candidates:

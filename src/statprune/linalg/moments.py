@@ -72,8 +72,9 @@ class MomentSum:
     """Takes pairs of rows as they come, in any floating dtype, and sums them in float64.
 
     Products are formed in float32, as `Gram.update` allows: errors of 1e-6 of the norms, far below the
-    damping of the fits that read them. Where the fit has a constant, rows are shifted by the means of the
-    first ones before they are multiplied, so that a mean far above the spread costs no digits. Memory:
+    damping of the fits that read them; in `products`, if that is given. Where the fit has a constant, rows
+    are shifted by the means of the first ones before they are multiplied, so that a mean far above the spread
+    costs no digits. Memory:
     m^2 + m out numbers. Rows are moved to `device`.
 
     Args:
@@ -81,10 +82,17 @@ class MomentSum:
         outputs: columns of Y.
         constant: whether the fit has a constant, so that moments are centred.
         device: where the sums live.
+        products: the dtype in which products are formed: float32, or float64.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, *, constant: bool, device: torch.device | str | None = None
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        constant: bool,
+        device: torch.device | str | None = None,
+        products: torch.dtype = torch.float32,
     ) -> None:
         self._gram = Gram(inputs, device=device)
         self._cross = CrossGram(inputs, outputs, device=device)
@@ -93,7 +101,7 @@ class MomentSum:
         self._energy = torch.zeros((), dtype=torch.float64, device=device)
         self._input_shift = torch.zeros_like(self._input_sum)
         self._target_shift = torch.zeros_like(self._target_sum)
-        self._constant = constant
+        self._constant, self._products = constant, products
 
     @property
     def rows(self) -> int:
@@ -116,9 +124,10 @@ class MomentSum:
         if self._constant and self.rows == 0 and len(Z) and len(Z) == len(Y):
             self._input_shift, self._target_shift = (_mean(rows, self._energy) for rows in (Z, Y))
         if self._constant:
-            Z, Y = _less(Z, self._input_shift), _less(Y, self._target_shift)
-        self._cross.update(Z, Y, product_dtype=torch.float32)
-        self._gram.update(Z, product_dtype=torch.float32)
+            Z = _less(Z, self._input_shift, self._products)
+            Y = _less(Y, self._target_shift, self._products)
+        self._cross.update(Z, Y, product_dtype=self._products)
+        self._gram.update(Z, product_dtype=self._products)
         self._input_sum += Z.sum(dim=0, dtype=torch.float64).to(self._input_sum.device)
         self._target_sum += Y.sum(dim=0, dtype=torch.float64).to(self._target_sum.device)
         self._energy += Y.double().square().sum().to(self._energy.device)
@@ -167,9 +176,9 @@ def _mean(rows: Tensor, like: Tensor) -> Tensor:
     return rows.mean(dim=0, dtype=torch.float64).float().to(like)
 
 
-def _less(rows: Tensor, shift: Tensor) -> Tensor:
-    """Rows less the shift, in float32 or wider."""
-    dtype = torch.promote_types(rows.dtype, torch.float32)
+def _less(rows: Tensor, shift: Tensor, least: torch.dtype) -> Tensor:
+    """Rows less the shift, in a dtype as wide as `least`."""
+    dtype = torch.promote_types(rows.dtype, least)
     return rows.to(shift.device, dtype) - shift.to(dtype)
 
 

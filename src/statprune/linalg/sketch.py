@@ -47,6 +47,7 @@ class _Sketch(ABC):
         self._generator = generator
         self._drawn: Tensor | None = None
         self._rows = 0
+        self._skipped = 0
 
     @property
     def rows(self) -> int:
@@ -71,7 +72,7 @@ class _Sketch(ABC):
         require_width(Z, self._sketch.shape[1], "Z")
         start = 0
         while start < Z.shape[0]:
-            used = self._rows % _TOKENS
+            used = (self._skipped + self._rows) % _TOKENS
             if used == 0 or self._drawn is None:
                 self._drawn = self._draw()
             rows = Z[start : start + _TOKENS - used].to(self._sketch)
@@ -79,8 +80,20 @@ class _Sketch(ABC):
             start += rows.shape[0]
             self._rows += rows.shape[0]
 
+    def skip(self, rows: int) -> None:
+        """Draw for `rows` tokens that another sketch takes in, with the same seed; to be merged with this.
+
+        Raises:
+            ValueError: some rows were taken in already.
+        """
+        if self._rows or self._skipped:
+            raise ValueError(f"{self._rows + self._skipped} rows were drawn for; skip before the first.")
+        for _ in range(-(-rows // _TOKENS)):
+            self._drawn = self._draw()
+        self._skipped = rows
+
     def merge(self, other: Self) -> None:
-        """Add what `other` has seen; its generator must have been another, or seeded otherwise.
+        """Add what `other` has seen, of other rows; its generator was another, seeded otherwise, or skipped.
 
         Raises:
             ValueError: the shapes differ.

@@ -1,0 +1,266 @@
+"""The processes that torchrun starts, as `Ranks`: torch.distributed underneath, and signs of life beside it.
+
+    with statprune.together() as ranks:
+        statprune.compress("model", ..., ranks=ranks)
+
+Sums are added up in the order of ranks, whatever arrives first. Every process counts in the store that all
+of them share, once a second; one that waits looks whether the others still do: slow is not taken for dead.
+"""
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
+
+from statprune import errors
+from statprune.anatomy.ranks import ALONE, Alone
+from statprune.engine.messages import Channel
+from statprune.errors import InputError, RankLostError, StatpruneError
+from statprune.started import started_many
+
+T = TypeVar("T")
+
+TIMEOUT = 300.0
+"""Seconds without a sign of life after which a process counts as lost."""
+
+_NEVER = timedelta(days=30)
+"""The limit of torch's own waiting: a process may be at work on one site for hours."""
+
+_FAILED = "failed"
+
+
+@contextmanager
+def together(timeout: float = TIMEOUT) -> "Iterator[Group | Alone]":
+    """The processes that torchrun has started, or those of torch.distributed where it is initialised already.
+
+    In a process that was started alone: `ALONE`. All processes must enter and leave together. One that fails
+    inside tells the others, which fail with the same error.
+
+    Args:
+        timeout: seconds without a sign of life after which another process counts as lost.
+
+    Raises:
+        InputError: the timeout is no positive number.
+        RankLostError: another process did not come, or was lost.
+    """
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < 10**7:
+        raise InputError(f"timeout is {timeout!r}; give seconds, above 0.")
+    ours = not dist.is_initialized()
+    if ours and started_many() == 1:
+        yield ALONE
+        return
+    if ours:
+        _begin(timeout)
+    group = Group(timeout)
+    try:
+        yield group
+        group.leave()
+    except BaseException as error:
+        group.tell(error)
+        raise
+    if ours:
+        dist.destroy_process_group()
+
+
+def _begin(timeout: float) -> None:
+    try:
+        dist.init_process_group(_backend(), timeout=timedelta(seconds=timeout))
+    except (RuntimeError, ValueError) as error:
+        told = " ".join(str(error).split())[:300]
+        raise RankLostError(
+            f"the {started_many()} processes did not find each other within {timeout:g} s: {told}. Check "
+            f"that all were started, with the same MASTER_ADDR and MASTER_PORT."
+        ) from error
+
+
+def _backend() -> str:
+    """NCCL between GPUs where each process has its own; gloo for all else."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if torch.cuda.is_available() and dist.is_nccl_available() and local <= torch.cuda.device_count():
+        return "cpu:gloo,cuda:nccl"
+    return "gloo"
+
+
+class Group:
+    """The processes of torch.distributed, each with its rank."""
+
+    def __init__(self, timeout: float = TIMEOUT) -> None:
+        self.rank, self.size, self.timeout = dist.get_rank(), dist.get_world_size(), timeout
+        self._period = min(1.0, timeout / 5)
+        store = _get_default_store()
+        run = store.add(f"statprune/{self.rank}", 1)
+        self._store = PrefixStore(f"statprune/{run}", store)
+        self._others = [f"beat{rank}" for rank in range(self.size) if rank != self.rank]
+        self._beats: dict[str, tuple[bytes, float]] = {}
+        self._over = threading.Event()
+        self._failing = False
+        threading.Thread(target=self._beat, daemon=True).start()
+        self._calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        threading.Thread(target=self._work, daemon=True).start()
+        backend = _backend()
+        group = self._do(lambda: dist.new_group(timeout=_NEVER, backend=backend))
+        nccl = "nccl" in backend
+        self._channel = Channel(group, torch.device("cuda", self.local) if nccl else None)
+
+    @property
+    def local(self) -> int:
+        """The number of this process among those of its machine: of the GPU that it takes."""
+        return int(os.environ.get("LOCAL_RANK", self.rank % max(1, torch.cuda.device_count())))
+
+    def same(self, value: T | None, owner: int = 0) -> T:
+        """What the owner gave, everywhere; tensors lie where they lay, on the GPU of each process.
+
+        Raises:
+            RankLostError: another process was lost. Any error that another has told is raised here too.
+        """
+        channel = self._channel
+        found = self._do(lambda: channel.broadcast(value if owner == self.rank else None, owner))
+        return value if owner == self.rank else found  # type: ignore[return-value]
+
+    def collected(self, value: T, owner: int = 0) -> Iterator[T]:
+        """At the owner what each gave, in the order of ranks, one at a time; elsewhere nothing.
+
+        Raises:
+            RankLostError: as for `same`.
+        """
+        if self.rank != owner:
+            self._do(partial(self._channel.send, value, owner))
+            return
+        for rank in range(self.size):
+            yield value if rank == owner else self._do(partial(self._channel.receive, rank))
+
+    def tell(self, error: BaseException) -> None:
+        """Tell the others that this process fails, and why; the first that does is heard."""
+        self._over.set()
+        name = type(error).__name__
+        message, expected = str(error), isinstance(error, StatpruneError)
+        if not expected:
+            name, message = "RankLostError", f"{name}: {message}".rstrip(": ")
+        if not getattr(error, "told", False):
+            message = f"rank {self.rank}: {message}"
+        try:
+            self._store.compare_set(_FAILED, "", f"{name}\n{message}")
+        except RuntimeError:
+            return  # the process that keeps the store is gone: nobody can be told
+
+    def leave(self) -> None:
+        """Wait until all have come to the end."""
+        for rank in range(self.size):
+            self.same("done" if rank == self.rank else None, rank)
+        self._over.set()
+        self._calls.put(None)
+
+    def stop(self) -> None:
+        """Someone has asked this process to end: find out whether another one is lost.
+
+        Raises:
+            RankLostError: always, but where this process fails already.
+        """
+        if not self._failing and not self._over.is_set():
+            raise self._lost("it was told to stop (SIGTERM)")
+
+    def _beat(self) -> None:
+        count = 0
+        while not self._over.is_set():
+            count += 1
+            try:
+                self._store.set(f"beat{self.rank}", str(count))
+            except RuntimeError:
+                return
+            self._over.wait(self._period)
+
+    def _work(self) -> None:
+        """Runs what talks to other processes: it may never return, and then the others go on without it."""
+        if torch.cuda.is_available():
+            torch.cuda.set_device(self.local % torch.cuda.device_count())
+        while (given := self._calls.get()) is not None:
+            call, found, done = given
+            try:
+                found.append((call(), None))
+            except Exception as error:  # handed to the thread that waits
+                found.append((None, error))
+            done.set()
+
+    def _do(self, call: Callable[[], Any]) -> Any:
+        found: list[tuple[Any, Exception | None]] = []
+        done = threading.Event()
+        self._calls.put((call, found, done))
+        while not done.wait(self._period):
+            self._look(done)
+        value, error = found[0]
+        if error is not None:
+            raise self._lost(" ".join(str(error).split())[:200]) from error
+        return value
+
+    def _look(self, done: threading.Event) -> None:
+        """Whether all others are still there.
+
+        Raises:
+            RankLostError: one is not.
+        """
+        try:
+            self._raise_told()
+            now = time.monotonic()
+            for name, value in zip(self._others, self._signs(), strict=True):
+                if name not in self._beats or self._beats[name][0] != value:
+                    self._beats[name] = (value, now)
+        except RuntimeError as error:
+            if not done.wait(2 * self._period):
+                raise self._lost(f"the store cannot be reached: {error}", asks=False) from error
+            return
+        silent = [name for name in self._others if now - self._beats[name][1] > self.timeout]
+        if silent:
+            raise self._gone(silent, f"no sign of life for {self.timeout:g} s")
+
+    def _signs(self) -> list[bytes]:
+        there = [self._store.check([name]) for name in self._others]
+        return [
+            self._store.get(name) if here else b"" for name, here in zip(self._others, there, strict=True)
+        ]
+
+    def _raise_told(self) -> None:
+        if self._store.check([_FAILED]):
+            name, _, message = self._store.get(_FAILED).decode().partition("\n")
+            kind = getattr(errors, name, StatpruneError)
+            self._failing = True
+            error: Exception = (kind if issubclass(kind, StatpruneError) else StatpruneError)(message)
+            error.told = True  # type: ignore[attr-defined]
+            raise error
+
+    def _lost(self, why: str, *, asks: bool = True) -> StatpruneError:
+        """The error to raise: what another process has told, or which gives no sign of life any more."""
+        self._failing = True
+        silent = []
+        try:
+            before = self._signs() if asks else []
+            for _ in range(3 if asks else 0):
+                time.sleep(self._period)
+                self._raise_told()
+            after = self._signs() if asks else []
+            silent = [n for n, one, two in zip(self._others, before, after, strict=False) if one == two]
+        except StatpruneError as error:
+            return error
+        except RuntimeError:
+            pass  # the store is gone with the process that kept it
+        return self._gone(silent, why)
+
+    def _gone(self, silent: list[str], why: str) -> RankLostError:
+        self._failing = True
+        ranks = ", ".join(name.removeprefix("beat") for name in silent)
+        who = (
+            f"rank {ranks} of {self.size} was lost"
+            if ranks
+            else "another process was lost, or the run stopped"
+        )
+        error = RankLostError(f"{who} ({why}). See what it printed, and start all processes again.")
+        error.told = True  # type: ignore[attr-defined]
+        return error
