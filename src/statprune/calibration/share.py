@@ -12,6 +12,9 @@ from statprune.calibration.batches import MASKS, Batch, samples_in
 EXACT = 2**15
 """Up to so many tokens products are formed in float64: then it makes no difference how batches are cut."""
 
+UNEVEN = 1.25
+"""How much more than its even share a process may take, for batches to stay whole where tokens are few."""
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -49,12 +52,16 @@ def exact(batches: Sequence[Batch]) -> bool:
 def share(batches: Sequence[Batch], ranks: Ranks) -> Share:
     """What this process takes of `batches`.
 
-    Of many tokens whole batches, so that products of float32 are those of one process; else, or where there
-    are fewer batches than processes, as many samples as the others take, or one more.
+    Whole batches, so that products of float32 are those of one process; but where tokens are few and some
+    process would take much more than another, or where there are fewer batches than processes, as many
+    samples as the others, or one more.
     """
     rows = [samples_in(batch) for batch in batches]
-    if ranks.size == 1 or (not exact(batches) and len(batches) >= ranks.size):
-        owners = _owners([rows[n] * batch[MASKS[0]].shape[1] for n, batch in enumerate(batches)], ranks.size)
+    sizes = [rows[n] * batch[MASKS[0]].shape[1] for n, batch in enumerate(batches)]
+    owners = _owners(sizes, ranks.size)
+    most = max(sum(size for size, owner in zip(sizes, owners, strict=True) if owner == n) for n in owners)
+    even = most * ranks.size <= UNEVEN * sum(sizes)
+    if ranks.size == 1 or (len(batches) >= ranks.size and (even or not exact(batches))):
         return Share(tuple(Piece(n, 0, rows[n]) for n, owner in enumerate(owners) if owner == ranks.rank))
     first, end = (sum(rows) * rank // ranks.size for rank in (ranks.rank, ranks.rank + 1))
     pieces, seen = [], 0
@@ -68,6 +75,8 @@ def share(batches: Sequence[Batch], ranks: Ranks) -> Share:
 
 def _owners(sizes: Sequence[int], ranks: int) -> list[int]:
     """The rank of each batch: contiguous, about as many tokens each, none without."""
+    if not sizes:
+        return []
     ends = torch.tensor(sizes, dtype=torch.float64).cumsum(0)
     middles = (ends - torch.tensor(sizes) / 2) / ends[-1] * ranks
     found = [min(ranks - 1, int(middle)) for middle in middles]

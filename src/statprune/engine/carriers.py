@@ -87,6 +87,7 @@ class Notes:
 
     read: list[Tensor] = field(default_factory=list)
     target: list[Tensor] = field(default_factory=list)
+    dtype: torch.dtype = torch.float32
     inputs: list[Tensor] = field(default_factory=list)
     factors: list[Tensor] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
@@ -102,7 +103,8 @@ class Notes:
         if site.kind == "feed_forward":
             return Gated(torch.cat(self.inputs), torch.cat([each[:, kept] for each in self.factors]))
         heads = site.heads_of(kept)
-        return Mixed(torch.cat([call.mixed(heads, kept) for call in self.calls], dim=1), site.group)
+        mixed = [call.mixed(heads, kept).to(self.dtype) for call in self.calls]
+        return Mixed(torch.cat(mixed, dim=1), site.group)
 
     def part(self, site: Site, kept: Tensor) -> "Part | None":
         """All that a fit of the units `kept` (count,) takes; None if nothing was noted."""
@@ -153,14 +155,17 @@ class _Kernel(TorchFunctionMode):
 class Observer:
     """Notes, while a block runs, what the carrier of `site` reads and how it reaches the consumer.
 
-    `behind` is how many tokens other processes note that come before these.
+    `behind` is how many tokens other processes note that come before these; with `exact` all is noted, and
+    products will be formed, in float64.
     """
 
-    def __init__(self, block: nn.Module, site: Site, behind: int = 0) -> None:
+    def __init__(self, block: nn.Module, site: Site, behind: int = 0, *, exact: bool = False) -> None:
         if site.carrier is None:
             raise ValueError(f"{site.name} has no carrier to observe.")
         _, inputs = shape_of(module_at(block, site.carrier.path))
-        self.site, self.notes = site, Notes(numbers=behind * _numbers_a_token(site, inputs))
+        self.site, self._exact = site, exact
+        dtype = torch.float64 if exact else torch.float32
+        self.notes = Notes(numbers=behind * _numbers_a_token(site, inputs), dtype=dtype)
         self._module = module_at(block, site.carrier.path)
         self._kernel = _Kernel()
         self._inputs: list[Tensor] = []
@@ -198,7 +203,7 @@ class Observer:
             return
         if self.site.kind == "feed_forward":
             own = self.site.carrier.rows_of(self.site.units)  # type: ignore[union-attr]
-            produced, dtype = real_rows(p, real)[:, own], product_dtype(Z.device)
+            produced, dtype = real_rows(p, real)[:, own], self._product_dtype(Z.device)
             factors = torch.where(produced == 0, torch.zeros_like(Z), Z / produced)
             notes.inputs.append(real_rows(x, real).to(dtype))
             notes.factors.append(factors.to(dtype))
@@ -208,8 +213,11 @@ class Observer:
             calls.clear()
             return
         notes.numbers += len(Z) * _numbers_a_token(self.site, x.shape[-1])
-        notes.read.append(Z.float())
-        notes.target.append(target.float())
+        notes.read.append(Z.to(notes.dtype))
+        notes.target.append(target.to(notes.dtype))
+
+    def _product_dtype(self, device: torch.device) -> torch.dtype:
+        return torch.float64 if self._exact else product_dtype(device)
 
 
 def improve(block: nn.Module, site: Site, kept: Tensor, notes: Notes, ranks: Ranks = ALONE) -> None:
@@ -229,9 +237,9 @@ def _improve(block: nn.Module, site: Site, kept: Tensor, found: list[Part]) -> N
     carrier, consumer = module_at(block, site.carrier.path), module_at(block, site.consumer)
     constant = consumer.bias is not None
     reading, Z, missing = whole.reading, whole.Z, whole.target
-    B = weight_of(consumer).T.float()
+    B = weight_of(consumer).T.to(Z.dtype)
     if constant:
-        missing -= consumer.bias.float()
+        missing -= consumer.bias.to(Z.dtype)
     missing.addmm_(Z, B, alpha=-1)
     if not bool(missing.any()):
         return
@@ -239,10 +247,10 @@ def _improve(block: nn.Module, site: Site, kept: Tensor, found: list[Part]) -> N
     D = refit_producer(reading, B, missing, constant=constant)
     W[site.carrier.rows_of(len(kept))] += D.to(W.dtype)
     set_weight(carrier, W)
-    total = MomentSum(Z.shape[1], B.shape[1], constant=constant, device=Z.device)
+    total = MomentSum(Z.shape[1], B.shape[1], constant=constant, device=Z.device, products=Z.dtype)
     d = D.to(reading.dtype)
     for rows in slices_of(reading):
-        moved = reading.products(d, rows).float()
+        moved = reading.products(d, rows).to(Z.dtype)
         total.update(Z[rows] + moved, torch.addmm(missing[rows], moved, B, alpha=-1))
     left = total.moments()
     fitted = ridge(left.G, left.C, AGAIN).X

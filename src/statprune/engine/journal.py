@@ -48,10 +48,11 @@ def narrow_again(block: nn.Module, sites: Sequence[Site], state: State) -> None:
             kept = torch.tensor(facts["kept"], dtype=torch.int64)
             cut(block, site, kept, own_columns(block, site, kept))
     paths = {path for site in sites for path in (site.consumer, *(each.path for each in site.producers))}
-    with torch.no_grad():
-        for name, parameter in block.named_parameters():
-            if name.rpartition(".")[0] in paths:
-                parameter.copy_(state.tensors[name])
+    for name, old in list(block.named_parameters()):
+        path, _, own = name.rpartition(".")
+        if path in paths:  # never in place: someone may remember the weights of before
+            value = state.tensors[name].to(old, copy=True)
+            setattr(block.get_submodule(path), own, nn.Parameter(value, requires_grad=old.requires_grad))
 
 
 def recall_sites(state: State, trace: Trace) -> None:

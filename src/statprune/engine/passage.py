@@ -31,14 +31,19 @@ MakeGood = Callable[[Moments, Moments], Compensation]
 class Data:
     """This process's part of the calibration data, and which of its samples are held out, (count,) int64.
 
-    `adapted` are those that producers are adapted on where that takes so many tokens; `products` is the dtype
-    in which products are formed.
+    `adapted` are those that producers are adapted on where that takes so many tokens; with `exact`,
+    where tokens are few, products are formed in float64.
     """
 
     batches: Sequence[Batch]
     held: list[Tensor]
     adapted: Callable[[int], list[Tensor]]
-    products: torch.dtype
+    exact: bool = False
+
+    @property
+    def products(self) -> torch.dtype:
+        """The dtype in which products are formed."""
+        return torch.float64 if self.exact else torch.float32
 
     @staticmethod
     def of(batches: Sequence[Batch], ranks: Ranks) -> "Data":
@@ -50,8 +55,7 @@ class Data:
             last = next((number for number, each in enumerate(rows) if not len(each)), len(rows))
             return own.rows([each if number < last else each[:0] for number, each in enumerate(rows)])
 
-        products = torch.float64 if exact(batches) else torch.float32
-        return Data(own.of(batches), own.rows(held_out(batches)), adapted, products)
+        return Data(own.of(batches), own.rows(held_out(batches)), adapted, exact(batches))
 
     def held_tokens(self, number: int, real: Tensor) -> Tensor:
         """Which of the real tokens of batch `number` belong to samples held out: (tokens,) bool."""
@@ -129,7 +133,7 @@ class Passage:
         pair = self.pair(site.units * site.columns, outputs[0].shape[1], bias is not None)
         behind, tokens = before(self.ranks, sum(int(real.sum()) for real in self.thin.real))
         wanted = noting and worthwhile(self.block, site, tokens)
-        observer = Observer(self.block, site, behind) if wanted else None
+        observer = Observer(self.block, site, behind, exact=self.data.exact) if wanted else None
         with nullcontext() if observer is None else observer.watching():
             for number, (Z, target) in enumerate(self.targets(site)):
                 self.add(pair, number, Z, target if bias is None else target - bias)
