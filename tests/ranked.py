@@ -3,7 +3,6 @@
 torchrun --standalone --nproc-per-node=N ranked.py FOLDER [CASE ...]
 """
 
-import json
 import sys
 from collections.abc import Callable
 from hashlib import sha256
@@ -17,8 +16,9 @@ from transformers import PreTrainedModel
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import statprune
-from statprune.anatomy.ranks import ALONE, Ranks
+from statprune.anatomy.ranks import Ranks
 from statprune.checkpoint.unfinished import digest_tensors
+from statprune.errors import StatpruneError
 from tests.tiny import tiny_batch, tiny_model
 
 
@@ -37,17 +37,19 @@ MANY = ((64, 64),) * 9
 """More tokens than `share.EXACT`: whole batches, products in float32; carriers are fitted."""
 
 
-def case(family: str, method: str, sizes: Any = FEW, dtype: str = "float32", **options: Any) -> Any:
-    def run(ranks: Ranks) -> Any:
-        head = options.pop("head", None)
-        model = tiny_model(family, head=head).to(getattr(torch, dtype))
-        given = {"keep": 0.6, "data": batches(model, *sizes), "method": method, **options}
+def case(family: str, method: str, sizes: Any = FEW, **options: Any) -> Callable[[Ranks], Any]:
+    """A run with these options; `head` and `dtype` are the model's."""
+
+    def run(ranks: Ranks, **more: Any) -> Any:
+        said = dict(options)
+        model = tiny_model(family, head=said.pop("head", None)).to(said.pop("dtype", torch.float32))
+        given = {"keep": 0.6, "data": batches(model, *sizes), "method": method, **said, **more}
         return statprune.compress(model, ranks=ranks, **given)
 
     return run
 
 
-CASES: dict[str, Callable[[Ranks], Any]] = {
+CASES: dict[str, Callable[..., Any]] = {
     f"{family}, {method}": case(family, method)
     for family in ("llama", "bert", "gpt2", "mixtral", "bart")
     for method in ("refit", "stat")
@@ -55,10 +57,8 @@ CASES: dict[str, Callable[[Ranks], Any]] = {
     "one batch": case("llama", "refit", ((9, 24),)),
     "carriers": case("llama", "refit", ((48, 64), (50, 64))),
     "carriers of a bert": case("bert", "refit", ((48, 64), (50, 64))),
-    "float64": case("llama", "refit", dtype="float64"),
-    "a score": case("bert", "refit", head="BertForSequenceClassification", num=None)
-    if False
-    else case("bert", "refit"),
+    "float64": case("llama", "refit", dtype=torch.float64),
+    "a class": case("bert", "refit", head="BertForSequenceClassification"),
     "tall QR": case("llama", "stat", backend="qr"),
     "experts, tall QR": case("mixtral", "stat", backend="qr"),
     "gaussian sketch": case("bert", "stat", backend="gaussian"),
@@ -71,26 +71,47 @@ CASES: dict[str, Callable[[Ranks], Any]] = {
 }
 
 
-def found_by(name: str, ranks: Ranks) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights and record of a case, the record without times."""
-    result = CASES[name](ranks)
-    record = json.loads(json.dumps(result.record))
-    record["trace"].pop("seconds")
-    return result.model.state_dict(), record
+class StoppedError(Exception):
+    """Someone has stopped the run."""
+
+
+def stopped_and_resumed(folder: Path, method: str) -> str:
+    """Stop a run at the first rank behind its fourth block, go on with it; what the others were told."""
+    out, done, told = folder / f"resumed-{method}", [], ""
+
+    def stop(*_: Any) -> None:
+        done.append(1)
+        if len(done) == 5:  # one of them is the preparation
+            raise StoppedError
+
+    try:
+        with statprune.together(timeout=60) as ranks:
+            CASES[f"llama, {method}"](ranks, out=out, progress=stop)
+    except StoppedError:
+        told = "stopped"
+    except StatpruneError as error:
+        told = f"{type(error).__name__}: {error}"
+    with statprune.together(timeout=60) as ranks:
+        CASES[f"llama, {method}"](ranks, out=out, resume=True)
+    return told
 
 
 def main() -> None:
-    folder, names = Path(sys.argv[1]), sys.argv[2:] or list(CASES)
+    """Run the cases named, or all; `resume` besides."""
+    folder, names = Path(sys.argv[1]), sys.argv[2:] or [*CASES, "resume"]
     torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo")
+    rank = torch.distributed.get_rank()
     with statprune.together(timeout=60) as ranks:
-        assert ranks is not ALONE
-        for number, name in enumerate(names):
-            weights, record = found_by(name, ranks)
+        for name in (each for each in names if each != "resume"):
+            result = CASES[name](ranks)
             digest = sha256()
-            digest_tensors(digest, weights)
-            (folder / f"{number}-{ranks.rank}.txt").write_text(digest.hexdigest())
-            if ranks.rank == 0:
-                torch.save((name, weights, record), folder / f"{number}.pt")
+            digest_tensors(digest, result.model.state_dict())
+            (folder / f"{name}-{rank}.txt").write_text(digest.hexdigest())
+            if rank == 0:
+                torch.save((result.model.state_dict(), result.record), folder / f"{name}.pt")
+    for method in ("refit", "stat") if "resume" in names else ():
+        (folder / f"told-{method}-{rank}.txt").write_text(stopped_and_resumed(folder, method))
 
 
 if __name__ == "__main__":

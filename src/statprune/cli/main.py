@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from statprune.cli.inspect import inspect_command
 from statprune.cli.many import leave, prints, refuse_unshared
 from statprune.cli.plan import plan_command
 from statprune.errors import InputError, StatpruneError
-from statprune.started import own_number
+from statprune.started import own_number, started_many
 from statprune.version import __version__
 
 # What the parser raises for options it cannot read, whichever library lies below typer.
@@ -58,6 +59,9 @@ def run(arguments: list[str] | None = None) -> None:
             raise KeyboardInterrupt
     except Exception as error:
         if "--debug" in given:
+            if started_many() > 1:
+                traceback.print_exception(error)
+                leave(getattr(error, "exit_code", 1))
             raise
         code = _report(error, given)
         leave(code)

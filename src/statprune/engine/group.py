@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -34,6 +34,9 @@ TIMEOUT = 300.0
 
 _NEVER = timedelta(days=30)
 """The limit of torch's own waiting: a process may be at work on one site for hours."""
+
+_FREED = 5.0
+"""Seconds that a process which fails waits to be freed by another one that fails."""
 
 _FAILED = "failed"
 
@@ -108,8 +111,8 @@ class Group:
         threading.Thread(target=self._work, daemon=True).start()
         backend = _backend()
         group = self._do(lambda: dist.new_group(timeout=_NEVER, backend=backend))
-        nccl = "nccl" in backend
-        self._channel = Channel(group, torch.device("cuda", self.local) if nccl else None)
+        self._nccl = "nccl" in backend
+        self._channel = Channel(group, torch.device("cuda", self.local) if self._nccl else None)
 
     @property
     def local(self) -> int:
@@ -147,17 +150,24 @@ class Group:
             name, message = "RankLostError", f"{name}: {message}".rstrip(": ")
         if not getattr(error, "told", False):
             message = f"rank {self.rank}: {message}"
-        try:
+        with suppress(RuntimeError):  # the process that keeps the store is gone: nobody can be told
             self._store.compare_set(_FAILED, "", f"{name}\n{message}")
-        except RuntimeError:
-            return  # the process that keeps the store is gone: nobody can be told
+        # That frees those that wait for this one; NCCL would itself wait.
+        if self._done.wait(_FREED) and not self._nccl:
+            self._close()
 
     def leave(self) -> None:
         """Wait until all have come to the end."""
         for rank in range(self.size):
             self.same("done" if rank == self.rank else None, rank)
         self._over.set()
+        self._close()
+
+    def _close(self) -> None:
         self._calls.put(None)
+        with suppress(RuntimeError, ValueError):
+            dist.destroy_process_group(self._channel.group)
+        self._channel.group = None  # the last reference: connections are closed
 
     def stop(self) -> None:
         """Someone has asked this process to end: find out whether another one is lost.
@@ -192,13 +202,13 @@ class Group:
 
     def _do(self, call: Callable[[], Any]) -> Any:
         found: list[tuple[Any, Exception | None]] = []
-        done = threading.Event()
+        self._done = done = threading.Event()
         self._calls.put((call, found, done))
         while not done.wait(self._period):
             self._look(done)
         value, error = found[0]
         if error is not None:
-            raise self._lost(" ".join(str(error).split())[:200]) from error
+            raise self._lost("a connection broke") from error
         return value
 
     def _look(self, done: threading.Event) -> None:
@@ -215,7 +225,7 @@ class Group:
                     self._beats[name] = (value, now)
         except RuntimeError as error:
             if not done.wait(2 * self._period):
-                raise self._lost(f"the store cannot be reached: {error}", asks=False) from error
+                raise self._lost("what all processes share cannot be reached", asks=False) from error
             return
         silent = [name for name in self._others if now - self._beats[name][1] > self.timeout]
         if silent:
@@ -242,8 +252,8 @@ class Group:
         silent = []
         try:
             before = self._signs() if asks else []
-            for _ in range(3 if asks else 0):
-                time.sleep(self._period)
+            for pause in (0.0, 0.1, *[self._period] * 3) if asks else ():
+                time.sleep(pause)
                 self._raise_told()
             after = self._signs() if asks else []
             silent = [n for n, one, two in zip(self._others, before, after, strict=False) if one == two]
@@ -256,11 +266,9 @@ class Group:
     def _gone(self, silent: list[str], why: str) -> RankLostError:
         self._failing = True
         ranks = ", ".join(name.removeprefix("beat") for name in silent)
-        who = (
-            f"rank {ranks} of {self.size} was lost"
-            if ranks
-            else "another process was lost, or the run stopped"
-        )
-        error = RankLostError(f"{who} ({why}). See what it printed, and start all processes again.")
+        told = f"rank {ranks} of {self.size} was lost: {why}"
+        if not ranks:
+            told = f"another process was lost, or this one: {why}"
+        error = RankLostError(f"{told}. See what it printed, and start all {self.size} processes again.")
         error.told = True  # type: ignore[attr-defined]
         return error
