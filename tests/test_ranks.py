@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,22 +33,13 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 
-@pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A function that runs cases in so many processes, once, and returns the folder with what they made."""
-    made: dict[Any, Path] = {}
-
-    def run(processes: int, *names: str) -> Path:
-        if (processes, names) not in made:
-            folder = tmp_path_factory.mktemp("ranked")
-            script = str(Path(__file__).with_name("ranked.py"))
-            command = [*STARTED, f"--nproc-per-node={processes}", script, str(folder), *names]
-            ended = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
-            assert ended.returncode == 0, ended.stderr[-5000:]
-            made[processes, names] = folder
-        return made[processes, names]
-
-    return run
+def ranked(folder: Path, processes: int, *names: str) -> Path:
+    """Run cases in so many processes; the folder with what they made."""
+    script = str(Path(__file__).with_name("ranked.py"))
+    command = [*STARTED, f"--nproc-per-node={processes}", script, str(folder), *names]
+    ended = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-5000:]
+    return folder
 
 
 @torch.no_grad()
@@ -71,28 +61,31 @@ def require_the_same(name: str, processes: int, folder: Path) -> None:
     assert float((model(**batch)[0] - expected).abs().max()) <= 1e-6 * float(expected.abs().max())
 
 
-@pytest.mark.parametrize("name", SHORT)
-def test_two_processes_make_the_model_of_one(name: str, together: Callable[..., Path]) -> None:
-    require_the_same(name, 2, together(2, *SHORT, "resume"))
-
-
-@pytest.mark.audit
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("processes", [2, 3, 5])
-def test_so_do_more_processes(processes: int, name: str, together: Callable[..., Path]) -> None:
-    require_the_same(name, processes, together(processes))
-
-
-@pytest.mark.parametrize("method", ["refit", "stat"])
-def test_a_run_that_was_stopped_goes_on_together(method: str, together: Callable[..., Path]) -> None:
-    """The state is with the first process; the others are told why they end, and what it knows."""
-    folder = together(2, *SHORT, "resume")
+def require_gone_on(method: str, folder: Path) -> None:
+    """Of a run that was stopped: the second process was told why, and went on with what the first knew."""
     assert (folder / f"told-{method}-0.txt").read_text() == "stopped"
     assert (folder / f"told-{method}-1.txt").read_text() == "RankLostError: rank 0: StoppedError"
     assert not folder_for(folder / f"resumed-{method}").exists()
     found = load(folder / f"resumed-{method}").model.state_dict()
     expected = CASES[f"llama, {method}"](ALONE).model.state_dict()
     assert all(torch.allclose(value, found[name], atol=1e-6, rtol=0) for name, value in expected.items())
+
+
+def test_two_processes_make_the_model_of_one(tmp_path: Path) -> None:
+    """One start of processes for all of it: that takes longest."""
+    ranked(tmp_path, 2, *SHORT, "resume")
+    for name in SHORT:
+        require_the_same(name, 2, tmp_path)
+    for method in ("refit", "stat"):
+        require_gone_on(method, tmp_path)
+
+
+@pytest.mark.audit
+@pytest.mark.parametrize("processes", [2, 3, 5])
+def test_so_do_more_processes_in_every_case(processes: int, tmp_path: Path) -> None:
+    ranked(tmp_path, processes)
+    for name in CASES:
+        require_the_same(name, processes, tmp_path)
 
 
 class Command:
@@ -177,7 +170,7 @@ def test_a_process_that_hangs_is_lost_after_the_timeout(model: Path, tmp_path: P
 
 
 def test_what_cannot_be_used_is_told_once(model: Path, tmp_path: Path) -> None:
-    """An error of both, and one of the second process alone, which finds another file than the first."""
+    """By the first process, in one line; all end, and nothing is left."""
     code, out, errors = Command(2, *arguments(model, tmp_path / "out"), "--samples", 1).ended()
     assert (code, out) == (1, "")  # torchrun's own code; that of its processes is 2
     assert len(errors) == 1, errors

@@ -3,8 +3,7 @@
     with statprune.together() as ranks:
         statprune.compress("model", ..., ranks=ranks)
 
-Sums are added up in the order of ranks, whatever arrives first. Every process counts in the store that all
-of them share, once a second; one that waits looks whether the others still do: slow is not taken for dead.
+Sums are added up in the order of ranks, whatever arrives first.
 """
 
 import os
@@ -24,6 +23,7 @@ from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 from statprune import errors
 from statprune.anatomy.ranks import ALONE, Alone
 from statprune.engine.messages import Channel
+from statprune.engine.signs import Signs
 from statprune.errors import InputError, RankLostError, StatpruneError
 from statprune.started import started_many
 
@@ -37,8 +37,6 @@ _NEVER = timedelta(days=30)
 
 _FREED = 5.0
 """Seconds that a process which fails waits to be freed by another one that fails."""
-
-_FAILED = "failed"
 
 
 @contextmanager
@@ -97,16 +95,11 @@ class Group:
     """The processes of torch.distributed, each with its rank."""
 
     def __init__(self, timeout: float = TIMEOUT) -> None:
-        self.rank, self.size, self.timeout = dist.get_rank(), dist.get_world_size(), timeout
-        self._period = min(1.0, timeout / 5)
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
         store = _get_default_store()
         run = store.add(f"statprune/{self.rank}", 1)
-        self._store = PrefixStore(f"statprune/{run}", store)
-        self._others = [f"beat{rank}" for rank in range(self.size) if rank != self.rank]
-        self._beats: dict[str, tuple[bytes, float]] = {}
-        self._over = threading.Event()
-        self._failing = False
-        threading.Thread(target=self._beat, daemon=True).start()
+        self._signs = Signs(PrefixStore(f"statprune/{run}", store), self.rank, self.size, timeout)
+        self._over = self._failing = False
         self._calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=self._work, daemon=True).start()
         backend = _backend()
@@ -143,15 +136,13 @@ class Group:
 
     def tell(self, error: BaseException) -> None:
         """Tell the others that this process fails, and why; the first that does is heard."""
-        self._over.set()
-        name = type(error).__name__
-        message, expected = str(error), isinstance(error, StatpruneError)
-        if not expected:
+        self._over = True
+        name, message = type(error).__name__, str(error)
+        if not isinstance(error, StatpruneError):
             name, message = "RankLostError", f"{name}: {message}".rstrip(": ")
         if not getattr(error, "told", False):
             message = f"rank {self.rank}: {message}"
-        with suppress(RuntimeError):  # the process that keeps the store is gone: nobody can be told
-            self._store.compare_set(_FAILED, "", f"{name}\n{message}")
+        self._signs.tell(f"{name}\n{message}")
         # That frees those that wait for this one; NCCL would itself wait.
         if self._done.wait(_FREED) and not self._nccl:
             self._close()
@@ -160,14 +151,9 @@ class Group:
         """Wait until all have come to the end."""
         for rank in range(self.size):
             self.same("done" if rank == self.rank else None, rank)
-        self._over.set()
+        self._over = True
+        self._signs.end()
         self._close()
-
-    def _close(self) -> None:
-        self._calls.put(None)
-        with suppress(RuntimeError, ValueError):
-            dist.destroy_process_group(self._channel.group)
-        self._channel.group = None  # the last reference: connections are closed
 
     def stop(self) -> None:
         """Someone has asked this process to end: find out whether another one is lost.
@@ -175,18 +161,14 @@ class Group:
         Raises:
             RankLostError: always, but where this process fails already.
         """
-        if not self._failing and not self._over.is_set():
-            raise self._lost("it was told to stop (SIGTERM)")
+        if not self._failing and not self._over:
+            raise self._lost("this one was told to stop (SIGTERM)")
 
-    def _beat(self) -> None:
-        count = 0
-        while not self._over.is_set():
-            count += 1
-            try:
-                self._store.set(f"beat{self.rank}", str(count))
-            except RuntimeError:
-                return
-            self._over.wait(self._period)
+    def _close(self) -> None:
+        self._calls.put(None)
+        with suppress(RuntimeError, ValueError):
+            dist.destroy_process_group(self._channel.group)
+        self._channel.group = None  # the last reference: connections are closed
 
     def _work(self) -> None:
         """Runs what talks to other processes: it may never return, and then the others go on without it."""
@@ -204,70 +186,44 @@ class Group:
         found: list[tuple[Any, Exception | None]] = []
         self._done = done = threading.Event()
         self._calls.put((call, found, done))
-        while not done.wait(self._period):
-            self._look(done)
+        while not done.wait(self._signs.period):
+            self._raise_told()
+            if self._signs.silent:
+                raise self._gone(self._signs.silent, f"no sign of life for {self._signs.timeout:g} s")
+            if self._signs.unreachable and not done.wait(2 * self._signs.period) and self._signs.unreachable:
+                raise self._gone([], f"what all share was out of reach for {self._signs.timeout:g} s")
         value, error = found[0]
         if error is not None:
             raise self._lost("a connection broke") from error
         return value
 
-    def _look(self, done: threading.Event) -> None:
-        """Whether all others are still there.
-
-        Raises:
-            RankLostError: one is not.
-        """
-        try:
-            self._raise_told()
-            now = time.monotonic()
-            for name, value in zip(self._others, self._signs(), strict=True):
-                if name not in self._beats or self._beats[name][0] != value:
-                    self._beats[name] = (value, now)
-        except RuntimeError as error:
-            if not done.wait(2 * self._period):
-                raise self._lost("what all processes share cannot be reached", asks=False) from error
-            return
-        silent = [name for name in self._others if now - self._beats[name][1] > self.timeout]
-        if silent:
-            raise self._gone(silent, f"no sign of life for {self.timeout:g} s")
-
-    def _signs(self) -> list[bytes]:
-        there = [self._store.check([name]) for name in self._others]
-        return [
-            self._store.get(name) if here else b"" for name, here in zip(self._others, there, strict=True)
-        ]
-
     def _raise_told(self) -> None:
-        if self._store.check([_FAILED]):
-            name, _, message = self._store.get(_FAILED).decode().partition("\n")
-            kind = getattr(errors, name, StatpruneError)
+        """Raise what another process has told that fails, if one has."""
+        if self._signs.failure is not None:
             self._failing = True
+            name, _, message = self._signs.failure.partition("\n")
+            kind = getattr(errors, name, StatpruneError)
             error: Exception = (kind if issubclass(kind, StatpruneError) else StatpruneError)(message)
             error.told = True  # type: ignore[attr-defined]
             raise error
 
-    def _lost(self, why: str, *, asks: bool = True) -> StatpruneError:
+    def _lost(self, why: str) -> StatpruneError:
         """The error to raise: what another process has told, or which gives no sign of life any more."""
         self._failing = True
-        silent = []
+        before = self._signs.state()
         try:
-            before = self._signs() if asks else []
-            for pause in (0.0, 0.1, *[self._period] * 3) if asks else ():
+            for pause in (0.0, 0.1, *[self._signs.period] * 4):
                 time.sleep(pause)
                 self._raise_told()
-            after = self._signs() if asks else []
-            silent = [n for n, one, two in zip(self._others, before, after, strict=False) if one == two]
         except StatpruneError as error:
             return error
-        except RuntimeError:
-            pass  # the store is gone with the process that kept it
-        return self._gone(silent, why)
+        after = self._signs.state()
+        return self._gone([rank for rank, value in before.items() if after[rank] == value], why)
 
-    def _gone(self, silent: list[str], why: str) -> RankLostError:
+    def _gone(self, silent: list[int], why: str) -> RankLostError:
         self._failing = True
-        ranks = ", ".join(name.removeprefix("beat") for name in silent)
-        told = f"rank {ranks} of {self.size} was lost: {why}"
-        if not ranks:
+        told = f"rank {', '.join(map(str, silent))} of {self.size} was lost: {why}"
+        if not silent:
             told = f"another process was lost, or this one: {why}"
         error = RankLostError(f"{told}. See what it printed, and start all {self.size} processes again.")
         error.told = True  # type: ignore[attr-defined]
