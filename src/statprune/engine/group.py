@@ -188,8 +188,9 @@ class Group:
         self._calls.put((call, found, done))
         while not done.wait(self._signs.period):
             self._raise_told()
-            if self._signs.silent:
-                raise self._gone(self._signs.silent, f"no sign of life for {self._signs.timeout:g} s")
+            silent = self._signs.silent_for(self._signs.timeout)
+            if silent:
+                raise self._gone(silent, f"no sign of life for {self._signs.timeout:g} s")
             if self._signs.unreachable and not done.wait(2 * self._signs.period) and self._signs.unreachable:
                 raise self._gone([], f"what all share was out of reach for {self._signs.timeout:g} s")
         value, error = found[0]
@@ -210,15 +211,16 @@ class Group:
     def _lost(self, why: str) -> StatpruneError:
         """The error to raise: what another process has told, or which gives no sign of life any more."""
         self._failing = True
-        before = self._signs.state()
-        try:
-            for pause in (0.0, 0.1, *[self._signs.period] * 4):
-                time.sleep(pause)
+        silent: list[int] = []
+        deadline = time.monotonic() + 10 * self._signs.period
+        while not silent and time.monotonic() < deadline:
+            try:
                 self._raise_told()
-        except StatpruneError as error:
-            return error
-        after = self._signs.state()
-        return self._gone([rank for rank, value in before.items() if after[rank] == value], why)
+            except StatpruneError as error:
+                return error
+            time.sleep(self._signs.period / 5)
+            silent = self._signs.silent_for(4 * self._signs.period)
+        return self._gone(silent, why)
 
     def _gone(self, silent: list[int], why: str) -> RankLostError:
         self._failing = True

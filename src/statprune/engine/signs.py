@@ -37,19 +37,14 @@ class Signs:
         """What a process has told that fails; the first one that did."""
         return self._failure
 
-    @property
-    def silent(self) -> list[int]:
-        """Ranks that have given no sign for too long."""
-        return [rank for rank, (_, since) in self._seen.items() if self._reached - since > self.timeout]
+    def silent_for(self, seconds: float) -> list[int]:
+        """Ranks that have given no sign for longer than so many seconds, when the store was last read."""
+        return [rank for rank, (_, since) in self._seen.items() if self._reached - since > seconds]
 
     @property
     def unreachable(self) -> bool:
         """Whether the store has not answered for too long."""
         return time.monotonic() - self._reached > self.timeout
-
-    def state(self) -> dict[int, bytes]:
-        """How far each of the others has counted."""
-        return {rank: value for rank, (value, _) in self._seen.items()}
 
     def tell(self, message: str) -> None:
         """Tell that this process fails, unless another has before; count no more."""

@@ -1,0 +1,71 @@
+"""What several processes cannot share is refused before the first pass."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import statprune
+from statprune.errors import DataError, InputError
+from statprune.recipe import Recipe
+from statprune.sharing import device_of
+from statprune.started import own_number, started_many
+from tests.ranked import batches
+from tests.tiny import tiny_model
+
+
+def second_of(size: int, local: int = 1) -> Any:
+    def unexpected(*_: Any) -> Any:
+        raise AssertionError("asked the others")
+
+    return SimpleNamespace(rank=1, size=size, local=local, same=unexpected, collected=unexpected)
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "kind", "told"),
+    [
+        ("llama", {"method": "stat"}, DataError, "4 calibration samples for 5 processes"),
+        (
+            "mixtral",
+            {"method": "stat", "backend": "gaussian"},
+            InputError,
+            "backend gaussian of a model with",
+        ),
+    ],
+)
+def test_what_cannot_be_shared(family: str, options: dict[str, Any], kind: Any, told: str) -> None:
+    model = tiny_model(family)
+    size = 5 if kind is DataError else 2
+    with pytest.raises(kind, match=told):
+        statprune.compress(model, data=batches(model, (4, 16)), keep=0.6, ranks=second_of(size), **options)
+
+
+@pytest.mark.parametrize(
+    ("device", "local", "expected"), [("auto", 1, "cuda:1"), ("cuda", 0, "cuda:0"), ("cpu", 1, "cpu")]
+)
+def test_each_process_takes_a_gpu(
+    device: str, local: int, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    recipe = Recipe(keep=0.5, device=device)
+    assert device_of(recipe, second_of(2, local), in_memory=False) == expected
+    with pytest.raises(InputError, match="process 3 on a machine with 2 GPUs"):
+        device_of(Recipe(keep=0.5), second_of(3, 2), in_memory=False)
+    with pytest.raises(InputError, match="each process takes a GPU of its own"):
+        device_of(Recipe(keep=0.5, device="cuda:1"), second_of(2), in_memory=False)
+
+
+def test_a_timeout_that_is_no_time() -> None:
+    for timeout in (0, -1.0, float("nan"), True, "soon"):
+        with pytest.raises(InputError, match="timeout is"), statprune.together(timeout):
+            pass  # pragma: no cover
+
+
+def test_processes_are_counted_by_what_torchrun_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (started_many(), own_number()) == (1, 0)
+    monkeypatch.setenv("WORLD_SIZE", "4")  # some cluster's; without a rank nothing was started
+    assert (started_many(), own_number()) == (1, 0)
+    monkeypatch.setenv("RANK", "2")
+    assert (started_many(), own_number()) == (4, 2)
