@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,11 @@ def require_the_same(name: str, processes: int, folder: Path) -> None:
     alone = CASES[name](ALONE)
     assert record["plan"] == alone.record["plan"]
     assert [site["kept"] for site in record["trace"]["sites"]] == [each.kept for each in alone.trace.sites]
-    for number in ("predicted", "divergence"):
+    for number in ("predicted", "divergence"):  # logarithms of float32: 1e-8
         expected = getattr(alone.trace, number)
-        assert record["trace"][number] == (None if expected is None else pytest.approx(expected, rel=1e-4))
+        assert record["trace"][number] == (
+            None if expected is None else pytest.approx(expected, rel=1e-4, abs=1e-8)
+        )
     model = alone.model
     batch = tiny_batch(model, rows=6, length=20, seed=77)
     expected = model(**batch)[0].clone()
@@ -163,7 +166,8 @@ def test_a_process_that_hangs_is_lost_after_the_timeout(model: Path, tmp_path: P
     try:
         code, _, errors = command.ended()
     finally:
-        os.kill(stopped, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # torchrun has
+            os.kill(stopped, signal.SIGKILL)
     assert code == 1
     assert errors[0].startswith("error: rank 1 of 2 was lost: no sign of life for 5 s")
     assert 4 < time.monotonic() - started < 60
