@@ -9,7 +9,7 @@ from torch import Tensor
 from statprune.anatomy.ranks import Ranks
 from statprune.calibration.batches import MASKS, Batch, samples_in
 
-EXACT = 2**15
+EXACT = 2**13
 """Up to so many tokens products are formed in float64: then it makes no difference how batches are cut."""
 
 UNEVEN = 1.25
