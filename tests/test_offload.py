@@ -104,6 +104,37 @@ def test_an_offloaded_run_goes_on_where_it_was_stopped(method: str, tmp_path: Pa
     assert all(torch.equal(value, out[name]) for name, value in whole.items())
 
 
+@pytest.mark.parametrize(
+    ("method", "walks"), [("refit", ("survey", "refit")), ("stat", ("measure", "prune"))]
+)
+def test_the_checkpoint_is_read_once_before_the_first_pass(
+    method: str, walks: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then once by each walk of the data; behind the last one blocks come from the state."""
+    save_tiny(tmp_path / "model", "llama")
+    lenders: list[offload.Lender] = []
+    since: list[int] = []
+    reads: dict[str, list[int]] = {}
+    own = offload.Lender.taken
+
+    def counting(lender: offload.Lender, index: int, instead: Any = None) -> Any:
+        lenders.append(lender)
+        if lender is lenders[0] and instead is None and index not in lender._taken:
+            since.append(index)
+        return own(lender, index, instead)
+
+    def progress(stage: str, done: int, blocks: int, *_: Any) -> None:
+        if done == blocks:
+            reads[stage] = since.copy()
+            since.clear()
+
+    monkeypatch.setattr(offload.Lender, "taken", counting)
+    run(tmp_path / "model", tmp_path / "out", "llama", method=method, offload=True, progress=progress)
+    assert {stage: found for stage, found in reads.items() if found} == {
+        stage: [0, 1, 2] for stage in ("prepare", *walks)
+    }
+
+
 def test_what_needs_the_model_in_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_tiny(tmp_path / "model", "llama")
     for options, told in (

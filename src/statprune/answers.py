@@ -94,7 +94,9 @@ def answer(
         unknown = [name for name in options if name not in OF_THE_BUDGET and name not in OPTIONS]
         if unknown:
             raise InputError(f"there is no option {unknown[0]!r} for a budget.")
-        found = measurements.read(folder, anatomy_of(opened), weightless=isinstance(model, str | Path))
+        anatomy = anatomy_of(opened)
+        weights = None if isinstance(model, str | Path) else measurements.fingerprint(anatomy)
+        found = measurements.read(folder, anatomy, weights)
     latency_of = None if found.latency is None else dict(found.latency.conditions)
     return Answers(
         recipes[0].of, found.about["damage"], tuple(_answer(found, each) for each in recipes), latency_of

@@ -8,7 +8,6 @@ import transformers
 
 from statprune.calibration.samples import Samples
 from statprune.checkpoint.unfinished import digest_tensors
-from statprune.measurement import fingerprint
 from statprune.preparation import Prepared
 from statprune.recipe import Recipe
 from statprune.version import __version__
@@ -19,7 +18,7 @@ def identity_of(prepared: Prepared, recipe: Recipe) -> dict[str, Any]:
     measured = prepared.measurement
     return {
         "options": recipe.to_json(),
-        "model": {"type": prepared.opened.model.config.model_type, "weights": fingerprint(prepared.anatomy)},
+        "model": {"type": prepared.opened.model.config.model_type, "weights": prepared.fingerprint},
         "data": {
             "samples": prepared.samples.protocol["samples"],
             "tokens": prepared.samples.tokens,

@@ -7,7 +7,7 @@ ones).
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from statprune.anatomy.lookup import Anatomy
 from statprune.anatomy.producers import module_at
@@ -94,10 +95,15 @@ class Measurement:
         return predicted(self.curves, plan)
 
 
-def fingerprint(anatomy: Anatomy) -> str:
-    """A digest of the consumers' widths, dtypes and first weights: another model has another one."""
+def fingerprint(anatomy: Anatomy, look: Callable[[int, nn.Module], None] | None = None) -> str:
+    """A digest of the consumers' widths, dtypes and first weights: another model has another one.
+
+    `look` is called with each block's number and the block while its weights are at hand: one walk for all.
+    """
     digest = sha256()
     for index, block in anatomy.visited():
+        if look is not None:
+            look(index, block)
         for site in anatomy.sites_of_block(index):
             weight = weight_of(module_at(block, site.consumer))
             digest.update(repr((site.name, site.units, tuple(weight.shape), str(weight.dtype))).encode())
@@ -177,10 +183,11 @@ def read_json(folder: Path) -> dict[str, Any]:
     return content
 
 
-def read(folder: Path, anatomy: Anatomy, *, weightless: bool = False) -> Measurement:
+def read(folder: Path, anatomy: Anatomy, weights: str | None = None) -> Measurement:
     """The measurement in `folder`, which must be of this model.
 
-    `weightless` asks for sites of the same names and widths only: of the model just the config is open.
+    `weights` is the model's fingerprint; None, where just its config is open, asks for sites of the same
+    names and widths only.
 
     Raises:
         PlanError: it cannot be read, or the model is another one.
@@ -191,7 +198,7 @@ def read(folder: Path, anatomy: Anatomy, *, weightless: bool = False) -> Measure
             raise PlanError(f"{folder / FILE} lacks '{part}'. Measure again.")
     widths = {name: len(curve["error"]) - 1 for name, curve in content["curves"].items()}
     fits = widths == {site.name: site.units for site in anatomy.sites}
-    if not fits or (not weightless and content["fingerprint"] != fingerprint(anatomy)):
+    if not fits or weights not in (None, content["fingerprint"]):
         raise PlanError(
             f"{folder} was measured of {content['model']}, whose weights are others than these. "
             f"Give that model, or measure this one."

@@ -33,7 +33,7 @@ from statprune.engine.trace import Trace
 from statprune.errors import InputError, StatpruneWarning
 from statprune.evaluation.devices import evaluating
 from statprune.inputs import open_model
-from statprune.measurement import Measurement, fingerprint
+from statprune.measurement import Measurement
 from statprune.preparation import Prepared, budget_of, prepare
 from statprune.recipe import Recipe
 from statprune.surgery.undo import remember
@@ -111,7 +111,7 @@ def surveyed(prepared: Prepared, *, with_latency: bool, progress: Progress) -> M
         latency=timed,
         samples=samples,
         model=_lasting(prepared.opened.name),
-        fingerprint=fingerprint(anatomy),
+        fingerprint=prepared.fingerprint,
         about={
             "statprune": __version__,
             "torch": torch.__version__,
