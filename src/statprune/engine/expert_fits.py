@@ -23,8 +23,8 @@ from statprune.engine.measure import consumer_weight
 from statprune.engine.passage import MakeGood, Passage
 from statprune.engine.trace import Trace
 from statprune.linalg.elimination import eliminate
-from statprune.linalg.held_out import LOCAL, NONE, ConsumerFit, fit_consumer
-from statprune.linalg.moments import Moments, in_two
+from statprune.linalg.held_out import LOCAL, NONE, Compensation, ConsumerFit, fit_consumer
+from statprune.linalg.moments import Halves, Moments, in_two
 from statprune.surgery.cut import cut
 from statprune.surgery.experts import sizes
 
@@ -42,10 +42,13 @@ def narrow_experts(at: Passage, site: Site, count: int, trace: Trace, make_good:
     missed = energy = 0.0
     condition = 1.0
     for expert in range(site.experts):
-        fit, held, whole = _moments(at, site, expert, seen, W[expert])
+        halves = _moments(at, site, expert, seen, W[expert])
+        told = told_apart(halves.fit.rows + halves.held.rows, site.units, halves.spread)
+        made_good = make_good(*halves.against(W[expert].T)) if told else None
+        whole = halves.whole()
         energy += whole.energy
-        if told_apart(whole.rows, whole.G):
-            chosen, found = _fitted(fit, held, whole, W[expert], count, make_good)
+        if made_good is not None:
+            chosen, found = _fitted(whole, made_good, W[expert], count)
             weight, condition = found.B.T, max(condition, found.condition)
             missed += found.error * whole.energy
         else:
@@ -61,10 +64,8 @@ def narrow_experts(at: Passage, site: Site, count: int, trace: Trace, make_good:
     trace.add(site, torch.stack(kept).tolist(), error, condition, count)
 
 
-def _moments(
-    at: Passage, site: Site, expert: int, seen: list[tuple[Routed, Tensor]], W: Tensor
-) -> tuple[Moments, Moments, Moments]:
-    """Of what reads one expert's neurons: rows to fit, rows held out, all."""
+def _moments(at: Passage, site: Site, expert: int, seen: list[tuple[Routed, Tensor]], W: Tensor) -> Halves:
+    """Of what reads one expert's neurons."""
     pair = at.pair(site.units, W.shape[0], False)
     module = module_at(at.block, site.consumer)
     for number, (routed, lost) in enumerate(seen):
@@ -76,13 +77,10 @@ def _moments(
     return in_two(*pair)
 
 
-def _fitted(
-    fit: Moments, held: Moments, whole: Moments, W: Tensor, count: int, make_good: MakeGood
-) -> tuple[Tensor, ConsumerFit]:
+def _fitted(whole: Moments, made_good: Compensation, W: Tensor, count: int) -> tuple[Tensor, ConsumerFit]:
     """The neurons of one expert that are kept, and what reads them."""
     dense = W.T
     kept = torch.arange(len(dense), device=W.device)
-    made_good = make_good(fit.against(dense), held.against(dense))
     if count < len(dense):
         damping = LOCAL if made_good.damping == NONE else made_good.damping
         kept = eliminate(whole.G, dense + made_good.B, damping=damping).order[:count].sort().values

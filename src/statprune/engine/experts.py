@@ -39,9 +39,9 @@ def of_expert(experts: nn.Module, expert: int, routed: Routed) -> tuple[Tensor, 
     return tokens, neurons(experts, expert, routed.hidden[tokens]) * weights[:, None]
 
 
-def told_apart(rows: int, G: Tensor) -> bool:
-    """Whether an expert with these moments, (units, units), of so many tokens can be fitted."""
-    return rows >= ROWS * len(G) and float(G.trace()) > 0
+def told_apart(rows: int, units: int, spread: float) -> bool:
+    """Whether an expert of so many units can be fitted on so many tokens; `spread` is its moments' trace."""
+    return rows >= ROWS * units and spread > 0
 
 
 class Readings:
@@ -71,7 +71,7 @@ class Readings:
             gram = self.gram(expert)
             G = gram.matrix
             whole += float(((W[expert] @ G) * W[expert]).sum())
-            if told_apart(gram.rows, G):
+            if told_apart(gram.rows, len(G), float(G.trace())):
                 found = eliminate(G, W[expert].T, damping=damping)
                 order, error = found.order, found.errors
             else:
@@ -94,7 +94,7 @@ class Readings:
         for expert, units in enumerate(kept):
             gram = self.gram(expert)
             G = gram.matrix
-            if told_apart(gram.rows, G):
+            if told_apart(gram.rows, len(G), float(G.trace())):
                 fitted = ridge(G[units[:, None], units], G[units] @ W[expert].T, damping).X.T
             else:
                 fitted = W[expert][:, units]

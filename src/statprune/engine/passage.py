@@ -18,7 +18,7 @@ from statprune.calibration.routing import hidden_of
 from statprune.calibration.stream import Reader, Stream, advance, real_rows, until
 from statprune.engine.carriers import Notes, Observer, worthwhile
 from statprune.linalg.held_out import Compensation
-from statprune.linalg.moments import Moments, MomentSum, in_two
+from statprune.linalg.moments import Halves, Moments, MomentSum, in_two
 
 MakeGood = Callable[[Moments, Moments], Compensation]
 """Decides how far to follow what was lost: moments of the rows to fit, and of those held out."""
@@ -88,11 +88,11 @@ class Passage:
     dense: Dense
     data: Data
 
-    def moments(self, site: Site, *, noting: bool) -> tuple[tuple[Moments, Moments, Moments], Notes | None]:
+    def moments(self, site: Site, *, noting: bool) -> tuple[Halves, Notes | None]:
         """Of what the consumer reads in the thin stream, and of what it should return there.
 
         That is the dense output, and what the dense hidden state that it is added to has more than the thin
-        one. In three parts: rows to fit, rows held out, all. Besides, what its carrier is fitted on, if that
+        one. Besides, what its carrier is fitted on, if that
         is asked for and worthwhile.
         """
         outputs, consumer = self.dense.outputs[site.consumer], module_at(self.block, site.consumer)

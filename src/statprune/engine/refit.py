@@ -43,9 +43,9 @@ from statprune.engine.passage import Data, MakeGood, Passage, observed
 from statprune.engine.progress import Progress, no_progress
 from statprune.engine.trace import Trace
 from statprune.linalg.elimination import eliminate
-from statprune.linalg.held_out import LOCAL, NONE, compensation, fit_consumer
+from statprune.linalg.held_out import LOCAL, NONE, ConsumerFit, compensation, fit_consumer
 from statprune.linalg.least_squares import ridge
-from statprune.linalg.moments import Moments, in_two
+from statprune.linalg.moments import Halves, Moments, in_two
 from statprune.surgery.cut import cut
 from statprune.surgery.experts import adapt_producers
 from statprune.surgery.linear import add_to_bias, set_weight, weight_of
@@ -142,10 +142,11 @@ def adapt(at: Passage, site: Site, count: int, trace: Trace) -> None:
         tokens = int(at.thin.real[number][: len(part)].sum())
         x_thin, x_dense = hidden_of(seen[path])[:tokens], at.dense.inputs[path][number][:tokens]
         at.add(pair, number, x_thin, x_dense - x_thin)
-    fit, held, whole = in_two(*pair)
-    found = compensation(fit, held)
+    halves = in_two(*pair)
+    found = compensation(halves.fit, halves.held)
     if found.damping == NONE:
         return
+    whole = halves.whole()
     M = ridge(whole.G, whole.C, found.damping).X
     shift = whole.shift(M)
     for linear in linears:
@@ -170,34 +171,47 @@ def narrow(
     if site.experts:
         narrow_experts(at, site, count, trace, make_good)
         return
-    (fit, held, whole), notes = at.moments(site, noting=carry)
-    W = consumer_weight(site, at.block)
-    dense = W.T
-    kept = torch.arange(site.units, device=W.device)
-    if _silent(whole):  # any of its units do; what they bring is a constant
-        kept = kept[:count]
-        columns = site.columns_of(kept)
-        part = whole.of(columns)
-        _cut(at, site, kept, W[:, columns], part.shift(dense[columns]))
-        left = part.error(dense[columns])
-        trace.add(site, kept.tolist(), sqrt(left / whole.energy) if whole.energy > 0 else 0.0, 1.0, 0)
+    halves, notes = at.moments(site, noting=carry)
+    if _silent(halves):  # any of its units do; what they bring is a constant
+        _cut_silent(at, site, count, halves.whole(), trace)
         return
-    made_good = make_good(fit.against(dense), held.against(dense))
-    if count < site.units:
-        damping = LOCAL if made_good.damping == NONE else made_good.damping
-        chosen = eliminate(whole.G, dense + made_good.B, unit=site.columns, damping=damping)
-        kept = chosen.order[:count].sort().values
-    found = fit_consumer(whole, W, site.columns_of(kept), made_good.damping)
+    kept, found = _chosen(at, site, count, halves, make_good)
+    del halves  # large, and so is what comes
     _cut(at, site, kept, found.B.T, found.shift)
     if notes is not None:
         improve(at.block, site, kept, notes)
     trace.add(site, kept.tolist(), sqrt(found.error), found.condition, len(kept) * site.columns)
 
 
-def _silent(whole: Moments) -> bool:
+def _chosen(
+    at: Passage, site: Site, count: int, halves: Halves, make_good: MakeGood
+) -> tuple[Tensor, ConsumerFit]:
+    """The units kept, and what their consumer becomes; uses `halves` up."""
+    made_good = make_good(*halves.against(consumer_weight(site, at.block).T))
+    whole, W = halves.whole(), consumer_weight(site, at.block)
+    kept = torch.arange(site.units, device=W.device)
+    if count < site.units:
+        local = LOCAL if made_good.damping == NONE else made_good.damping
+        chosen = eliminate(whole.G, W.T + made_good.B, unit=site.columns, damping=local)
+        kept = chosen.order[:count].sort().values
+    damping = made_good.damping
+    del made_good
+    return kept, fit_consumer(whole, W, site.columns_of(kept), damping)
+
+
+def _silent(halves: Halves) -> bool:
     """Whether the activations are constant, up to rounding."""
-    spread, mean = float(whole.G.trace()), float(whole.mean_input.square().sum())
-    return spread <= CONSTANT * (spread + whole.rows * mean)
+    rows, mean = halves.fit.rows + halves.held.rows, float(halves.fit.mean_input.square().sum())
+    return halves.spread <= CONSTANT * (halves.spread + rows * mean)
+
+
+def _cut_silent(at: Passage, site: Site, count: int, whole: Moments, trace: Trace) -> None:
+    W, kept = consumer_weight(site, at.block), torch.arange(count, device=whole.G.device)
+    columns = site.columns_of(kept)
+    part, weight = whole.of(columns), W.T[columns]
+    _cut(at, site, kept, weight.T, part.shift(weight))
+    left = part.error(weight)
+    trace.add(site, kept.tolist(), sqrt(left / whole.energy) if whole.energy > 0 else 0.0, 1.0, 0)
 
 
 def _cut(at: Passage, site: Site, kept: Tensor, weight: Tensor, shift: Tensor) -> None:

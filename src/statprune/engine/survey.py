@@ -99,7 +99,7 @@ def _candidates(stream: Stream, block: nn.Module, index: int, sites: Sequence[Si
         if isinstance(each, Readings):
             found[site.name] = each.candidates(LEVELS, DAMPING)
         else:
-            found[site.name] = _of_site(site, block, each.matrix)
+            found[site.name] = _of_site(site, block, each.take())
     return found
 
 
@@ -142,6 +142,7 @@ def _narrowed(site: Site, block: nn.Module, G: Tensor, W: Tensor, kept: Tensor) 
     """What the consumer's weight becomes if it reads the units `kept` alone."""
     columns = site.columns_of(kept)
     narrowed = torch.zeros_like(weight_of(module_at(block, site.consumer)))
-    fitted = ridge(G[columns[:, None], columns], G[columns] @ W.T, DAMPING)
+    target = G[columns] @ W.T  # before the other part of G is copied, so that one is there at a time
+    fitted = ridge(G[columns[:, None], columns], target, DAMPING)
     narrowed[:, columns] = fitted.X.T.to(narrowed.dtype)
     return narrowed
