@@ -21,7 +21,7 @@ from statprune.engine.carriers import noted_numbers
 from statprune.engine.divergence import PROBE_TOKENS, SURVEYED
 from statprune.engine.survey import LEVELS
 
-MATRICES = {"stat": (4.5, 0.0), "refit": (3.0, 6.0)}
+MATRICES = {"stat": (3.4, 3.0), "refit": (3.0, 6.0)}
 """Float64 matrices of a site that are there at once: columns x columns, and columns x outputs.
 
 Counted in the code and measured (docs/offload.md): of a refit moments of the rows to fit and of those held
@@ -30,6 +30,9 @@ out, and a factor; of targets those of both, of all, and three fits.
 
 SUMS = {"stat": (1.0, 0.0), "refit": (2.0, 2.0)}
 """The same while they are being summed."""
+
+HEADS = 2.6
+"""Square ones more for heads by method stat, whose units are factored one by one where tokens are few."""
 
 NOTED = 9
 """Bytes for every number that is noted for a carrier, until it is fitted."""
@@ -99,6 +102,7 @@ def _of_site(block: nn.Module, site: Site, method: str, outputs: int, sizes: tup
         square = count[0]
         if method == "stat":
             square += 2 * site.experts  # sums and factors of all of them
+            square += HEADS if site.kind == "attention" else 0.0
         elif getattr(module_at(block, site.consumer), "bias", None) is not None:
             square += 1  # centred sums do not simply add up
         # A producer is adapted as the consumer is fitted, on as many columns as hidden states are wide.
@@ -106,7 +110,7 @@ def _of_site(block: nn.Module, site: Site, method: str, outputs: int, sizes: tup
         return int(8 * max(square * columns**2 + count[1] * columns * outputs, sum(count) * wide**2))
 
     # What a block computes of a batch, and what of it is copied and cast to be summed.
-    walking = batch * columns * (4 * size + 6)
+    walking = batch * (columns * (4 * size + 6) + outputs * (8 * size + 8))
     noted = NOTED * noted_numbers(block, site, tokens) if method == "refit" else 0
     return noted + max(matrices(MATRICES[method]), matrices(SUMS[method]) + walking)
 
