@@ -15,7 +15,7 @@ import statprune
 from benchmarks.speed.random_llama import write
 from statprune.anatomy import spilled
 from statprune.anatomy.lookup import anatomy_of
-from statprune.checkpoint import offload, shards
+from statprune.checkpoint import offload, read_ahead, shards
 from statprune.checkpoint.load import load
 from statprune.engine.memory import needed
 from statprune.errors import InputError, NonFiniteError, VerificationError
@@ -133,6 +133,33 @@ def test_the_checkpoint_is_read_once_before_the_first_pass(
     assert {stage: found for stage, found in reads.items() if found} == {
         stage: [0, 1, 2] for stage in ("prepare", *walks)
     }
+
+
+def test_the_next_block_is_asked_for_while_one_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The very bytes of its weights, and of no others; of those that are read behind it nothing."""
+    model = save_tiny(tmp_path / "model", "llama")
+    (tmp_path / "scratch").mkdir()
+    lender = load(tmp_path / "model", scratch=tmp_path / "scratch").lender
+    assert lender is not None
+    asked: list[bytes] = []
+
+    def note(path: Path, start: int, length: int) -> None:
+        asked.append(path.read_bytes()[start : start + length])
+
+    monkeypatch.setattr(read_ahead, "ask_for", note)
+    for index, expected in ((0, 1), (1, 2), (2, None)):
+        asked.clear()
+        with lender.taken(index):
+            blocks = anatomy_of(model).blocks
+            weights = () if expected is None else [*blocks[expected].parameters()]
+            assert sorted(asked) == sorted(each.detach().numpy().tobytes() for each in weights)
+
+
+def test_a_file_that_cannot_be_asked_for_is_no_error(tmp_path: Path) -> None:
+    read_ahead.ask_for(tmp_path / "none")
+    read_ahead.ReadAhead({}).ask(["a"])
 
 
 def test_what_needs_the_model_in_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from statprune.anatomy.shelf import Room, State
 from statprune.anatomy.spilled import Spilled
 from statprune.checkpoint.aside import flush
 from statprune.checkpoint.offload import Lender
+from statprune.checkpoint.read_ahead import ask_for
 from statprune.errors import OutputError, StatpruneError
 
 FORMAT = 1
@@ -101,6 +102,8 @@ class Unfinished:
         if self.lender is None:
             return nullcontext()
         state = None if self._settled is None else self.earlier(self._settled, index)
+        if self._settled is not None:
+            ask_for(self._path(self._settled, index + 1))
         return self.lender.taken(index, None if state is None else state.tensors)
 
     def earlier(self, stage: str, index: int) -> State | None:
