@@ -54,6 +54,16 @@ Resume = Annotated[
     bool,
     typer.Option("--resume", help="Go on with a run into the same folder that did not end, block by block."),
 ]
+Offload = Annotated[
+    bool, typer.Option("--offload", help="Leave blocks on disk and read one at a time: for large models.")
+]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        help="With --offload: bytes that the process may take, as in 6GB.",
+        show_default="half of what is free",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")]
 ProgressMode = Annotated[
     str,
