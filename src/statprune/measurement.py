@@ -30,6 +30,7 @@ from statprune.budget.latency import Latency
 from statprune.budget.plan import Plan
 from statprune.calibration.samples import Samples
 from statprune.checkpoint.aside import aside
+from statprune.checkpoint.finished import note_finished
 from statprune.errors import BudgetError, OutputError, PlanError
 from statprune.surgery.linear import weight_of
 
@@ -126,8 +127,10 @@ def require_free(folder: Path) -> None:
         raise OutputError(f"{folder} cannot be made: {above} cannot be written to. Give another folder.")
 
 
-def write(measurement: Measurement, folder: Path) -> None:
+def write(measurement: Measurement, folder: Path, within: Path | None = None) -> None:
     """Save it into a folder that does not exist yet; complete, or not there.
+
+    `within` is the run's state, where it is written first, and where it is noted that it is whole.
 
     Raises:
         OutputError: the folder exists or cannot be written.
@@ -155,10 +158,12 @@ def write(measurement: Measurement, folder: Path) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder.parent} cannot be made: {error}.") from error
-    with aside(folder) as partial:
+    with aside(folder, within) as partial:
         partial.mkdir()
         (partial / FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         save_file(tensors, partial / SAMPLES)
+        if within is not None:
+            note_finished(within, partial, {})
 
 
 def read_json(folder: Path) -> dict[str, Any]:
