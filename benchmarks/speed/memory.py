@@ -69,8 +69,8 @@ class Case:
 
 SMALL, WIDE, SEVEN = (1024, 4096, 4, 16, 64), (2048, 5504, 2, 32, 64), (4096, 11008, 32, 32, 128)
 CASES = {
-    "small, refit": Case(SMALL, "refit", (16, 512), "1.6GB"),
-    "small, stat": Case(SMALL, "stat", (16, 512), "1.6GB"),
+    "small, refit": Case(SMALL, "refit", (16, 512), "2GB"),
+    "small, stat": Case(SMALL, "stat", (16, 512), "2GB"),
     "wide, refit": Case(WIDE, "refit", (32, 256), "2.5GB"),
     "wide, stat": Case(WIDE, "stat", (32, 256), "2.5GB"),
     "ten times its memory": Case((4096, 1024, 252, 8, 64), "stat", (16, 64), "1GB"),
