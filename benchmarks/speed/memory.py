@@ -202,6 +202,7 @@ def report(rows: list[dict[str, Any]]) -> None:
         "run": f"statprune compress --keep {KEEP} --offload, one thread of the CPU, in a process of its own",
         "peak": "the largest resident size of that process (VmHWM), libraries and mapped files included",
         "formula": "engine/memory.py, docs/offload.md; GB are 1e9 bytes",
+        "seconds": "wall time of the run, on a machine that other programs used too",
         "reload": "weights equal bit for bit, block by block, and outputs compared, by the run itself",
     }
     write_results(NAME, "Memory of runs with blocks on disk", protocol, body, rows)
