@@ -6,7 +6,6 @@ python killed.py FOLDER METHOD KILLS
 import json
 import os
 import random
-import shutil
 import signal
 import sys
 import time
@@ -69,8 +68,8 @@ def main() -> None:
         if out.exists():
             if sorted(p.name for p in out.iterdir()) != names:
                 half.append(out.name)
-            # Killed behind the last step: the state of a run that is done.
-            shutil.rmtree(ROOT / f"{out.name}.unfinished", ignore_errors=True)
+            while (ROOT / f"{out.name}.unfinished").exists():  # killed behind the last step
+                killed(child(out), 600)
             runs += 1
     sys.stdout.write(json.dumps({"kills": kills, "runs": runs, "half": half}))
 

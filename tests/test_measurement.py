@@ -30,7 +30,9 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     batches = [tiny_batch(model, rows=8, length=12, seed=seed) for seed in range(3)]
     made = statprune.plan(model, data=batches, out=tmp_path / "out")
     same_weights(before, model.state_dict())
-    found = measurements.read(tmp_path / "out", anatomy_of(model))
+    found = measurements.read(
+        tmp_path / "out", anatomy_of(model), measurements.fingerprint(anatomy_of(model))
+    )
     for name, curve in made.curves.items():
         np.testing.assert_array_equal(found.curves[name].error, curve.error)
         assert [tuple(pair) for pair in curve.measured] == list(found.curves[name].measured)
@@ -74,7 +76,7 @@ def test_restrictions_hold_to_the_end(folder: Path) -> None:
 
 def test_latency_is_a_budget(folder: Path) -> None:
     made = statprune.compress(measured=folder / "measured", keep=0.8, of="latency", multiple=4)
-    found = measurements.read(folder / "measured", anatomy_of(tiny_model("llama")), weightless=True)
+    found = measurements.read(folder / "measured", anatomy_of(tiny_model("llama")))
     assert found.latency.of_plan(made.plan, found.sites) <= 0.8 * found.latency.dense(found.sites) + 1e-12
 
 

@@ -214,14 +214,19 @@ def test_a_measurement_that_lacks_a_part_is_refused(measured: Path, tmp_path: Pa
         statprune.compress(tiny_model("llama"), measured=folder, keep=0.6)
 
 
-def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_what_was_measured_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: Any) -> None:
         raise OSError("no room")
 
-    monkeypatch.setattr(measurements, "save_file", fail)
-    with pytest.raises(OutputError, match="no room"):
-        statprune.plan(tiny_model("llama"), data=batches(), out=tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
+    with monkeypatch.context() as patched:
+        patched.setattr(measurements, "save_file", fail)
+        with pytest.raises(OutputError, match="no room"):
+            statprune.plan(tiny_model("llama"), data=batches(), out=tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.unfinished"]
+    statprune.plan(tiny_model("llama"), data=batches(), out=tmp_path / "out", resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_pin_holds_whatever_the_budget(measured: Path) -> None:

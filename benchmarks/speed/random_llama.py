@@ -32,7 +32,8 @@ def write(out: Path, config: LlamaConfig, seed: int = 0) -> None:
             "lm_head.weight": random(config.vocab_size, hidden),
         },
     )
-    width, keys = hidden, hidden * config.num_key_value_heads // config.num_attention_heads
+    width = config.num_attention_heads * config.head_dim
+    keys = config.num_key_value_heads * config.head_dim
     for number in range(layers):
         block = {
             "self_attn.q_proj.weight": random(width, hidden),
@@ -60,6 +61,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--heads", type=int, default=32)
     parser.add_argument("--kv-heads", type=int, default=32)
+    parser.add_argument("--head-dim", type=int, help="hidden / heads, if it is not given")
     parser.add_argument("--vocabulary", type=int, default=32000)
     parser.add_argument("--dtype", default="bfloat16")
     given = parser.parse_args()
@@ -69,6 +71,7 @@ def main() -> None:
         num_hidden_layers=given.layers,
         num_attention_heads=given.heads,
         num_key_value_heads=given.kv_heads,
+        head_dim=given.head_dim,
         vocab_size=given.vocabulary,
         dtype=given.dtype,
     )

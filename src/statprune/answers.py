@@ -14,6 +14,7 @@ from statprune.budget.plan import Plan
 from statprune.checkpoint.skeleton import skeleton
 from statprune.engine.progress import Progress, no_progress
 from statprune.errors import BudgetError, InputError
+from statprune.keeping import finished_before
 from statprune.measurement import Measurement
 from statprune.planning import OPTIONS, start_of
 from statprune.planning import plan as measure
@@ -46,19 +47,24 @@ class Answers:
     damage: str
     answers: tuple[Answer, ...]
     latency: dict[str, Any] | None
+    before: bool = False
+    """Whether the measurement was finished before, and only what that run had left was removed."""
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able content."""
         return asdict(self)
 
 
-def answer(
+def answer(  # noqa: PLR0913 - all but one are named
     model: PreTrainedModel | str | Path | None = None,
     *,
     data: Any = None,
     measured: str | Path | None = None,
     out: str | Path | None = None,
     keeps: Sequence[float],
+    resume: bool = False,
+    offload: bool = False,
+    max_memory: str | int | None = None,
     progress: Progress = no_progress,
     **options: Any,
 ) -> Answers:
@@ -71,6 +77,9 @@ def answer(
         measured: a folder that `plan` has written.
         out: where to save a new measurement.
         keeps: shares to answer for.
+        resume: go on with a measurement into `out`, as for `plan`.
+        offload: as for `plan`; latency is not measured then.
+        max_memory: as for `plan`.
         progress: called after every block, as for `compress`.
         **options: of, widths, multiple, floors, protect, pins; and those of `plan`.
 
@@ -82,23 +91,35 @@ def answer(
     if not recipes:
         raise InputError("no share to answer for; give keeps, as in keeps=[0.8, 0.6].")
     model, folder = start_of(model, data, measured, options)
+    before = False
     if folder is None:
+        before = finished_before(out, resume=resume) is not None
         rest = {name: value for name, value in options.items() if name not in OF_THE_BUDGET}
-        latency = out is not None or options.get("of") == "latency"
-        limits = recipes[0].restrictions
         found = measure(
-            model, data=data, out=out, latency=latency, progress=progress, restrictions=limits, **rest
+            model,
+            data=data,
+            out=out,
+            latency=options.get("of") == "latency" or (out is not None and not offload),
+            resume=resume,
+            offload=offload,
+            max_memory=max_memory,
+            progress=progress,
+            restrictions=recipes[0].restrictions,
+            **rest,
         )
     else:
+        if resume or offload or max_memory is not None:
+            raise InputError("resume, offload and max_memory are for measuring; leave them out here.")
         opened = skeleton(model) if isinstance(model, str | Path) else model
         unknown = [name for name in options if name not in OF_THE_BUDGET and name not in OPTIONS]
         if unknown:
             raise InputError(f"there is no option {unknown[0]!r} for a budget.")
-        found = measurements.read(folder, anatomy_of(opened), weightless=isinstance(model, str | Path))
+        anatomy = anatomy_of(opened)
+        weights = None if isinstance(model, str | Path) else measurements.fingerprint(anatomy)
+        found = measurements.read(folder, anatomy, weights)
     latency_of = None if found.latency is None else dict(found.latency.conditions)
-    return Answers(
-        recipes[0].of, found.about["damage"], tuple(_answer(found, each) for each in recipes), latency_of
-    )
+    answers = tuple(_answer(found, each) for each in recipes)
+    return Answers(recipes[0].of, found.about["damage"], answers, latency_of, before)
 
 
 def _answer(found: Measurement, recipe: Recipe) -> Answer:

@@ -11,7 +11,6 @@ from statprune.anatomy.ranks import Ranks, from_each
 from statprune.calibration.samples import Samples
 from statprune.checkpoint.unfinished import differences, digest_tensors
 from statprune.errors import InputError
-from statprune.measurement import fingerprint
 from statprune.preparation import Prepared
 from statprune.recipe import Recipe
 from statprune.version import __version__
@@ -22,7 +21,7 @@ def identity_of(prepared: Prepared, recipe: Recipe) -> dict[str, Any]:
     measured = prepared.measurement
     return {
         "options": recipe.to_json(),
-        "model": {"type": prepared.opened.model.config.model_type, "weights": fingerprint(prepared.anatomy)},
+        "model": {"type": prepared.opened.model.config.model_type, "weights": prepared.fingerprint},
         "data": {
             "samples": prepared.samples.protocol["samples"],
             "tokens": prepared.samples.tokens,

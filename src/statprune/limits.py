@@ -42,4 +42,4 @@ def spills(prepared: Prepared, recipe: Recipe, limit: int | None) -> bool:
 
 
 def _thriftier(recipe: Recipe) -> str:
-    return ", or take method stat, which needs half as much for a site" if recipe.method == "refit" else ""
+    return ", or take method stat, which needs less for a site" if recipe.method == "refit" else ""

@@ -7,7 +7,7 @@ ones).
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from statprune.anatomy.lookup import Anatomy
 from statprune.anatomy.producers import module_at
@@ -29,6 +30,7 @@ from statprune.budget.latency import Latency
 from statprune.budget.plan import Plan
 from statprune.calibration.samples import Samples
 from statprune.checkpoint.aside import aside
+from statprune.checkpoint.finished import note_finished
 from statprune.errors import BudgetError, OutputError, PlanError
 from statprune.surgery.linear import weight_of
 
@@ -94,10 +96,15 @@ class Measurement:
         return predicted(self.curves, plan)
 
 
-def fingerprint(anatomy: Anatomy) -> str:
-    """A digest of the consumers' widths, dtypes and first weights: another model has another one."""
+def fingerprint(anatomy: Anatomy, look: Callable[[int, nn.Module], None] | None = None) -> str:
+    """A digest of the consumers' widths, dtypes and first weights: another model has another one.
+
+    `look` is called with each block's number and the block while its weights are at hand: one walk for all.
+    """
     digest = sha256()
     for index, block in anatomy.visited():
+        if look is not None:
+            look(index, block)
         for site in anatomy.sites_of_block(index):
             weight = weight_of(module_at(block, site.consumer))
             digest.update(repr((site.name, site.units, tuple(weight.shape), str(weight.dtype))).encode())
@@ -120,8 +127,10 @@ def require_free(folder: Path) -> None:
         raise OutputError(f"{folder} cannot be made: {above} cannot be written to. Give another folder.")
 
 
-def write(measurement: Measurement, folder: Path) -> None:
+def write(measurement: Measurement, folder: Path, within: Path | None = None) -> None:
     """Save it into a folder that does not exist yet; complete, or not there.
+
+    `within` is the run's state, where it is written first, and where it is noted that it is whole.
 
     Raises:
         OutputError: the folder exists or cannot be written.
@@ -149,10 +158,12 @@ def write(measurement: Measurement, folder: Path) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder.parent} cannot be made: {error}.") from error
-    with aside(folder) as partial:
+    with aside(folder, within) as partial:
         partial.mkdir()
         (partial / FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         save_file(tensors, partial / SAMPLES)
+        if within is not None:
+            note_finished(within, partial, {})
 
 
 def read_json(folder: Path) -> dict[str, Any]:
@@ -177,10 +188,11 @@ def read_json(folder: Path) -> dict[str, Any]:
     return content
 
 
-def read(folder: Path, anatomy: Anatomy, *, weightless: bool = False) -> Measurement:
+def read(folder: Path, anatomy: Anatomy, weights: str | None = None) -> Measurement:
     """The measurement in `folder`, which must be of this model.
 
-    `weightless` asks for sites of the same names and widths only: of the model just the config is open.
+    `weights` is the model's fingerprint; None, where just its config is open, asks for sites of the same
+    names and widths only.
 
     Raises:
         PlanError: it cannot be read, or the model is another one.
@@ -191,7 +203,7 @@ def read(folder: Path, anatomy: Anatomy, *, weightless: bool = False) -> Measure
             raise PlanError(f"{folder / FILE} lacks '{part}'. Measure again.")
     widths = {name: len(curve["error"]) - 1 for name, curve in content["curves"].items()}
     fits = widths == {site.name: site.units for site in anatomy.sites}
-    if not fits or (not weightless and content["fingerprint"] != fingerprint(anatomy)):
+    if not fits or weights not in (None, content["fingerprint"]):
         raise PlanError(
             f"{folder} was measured of {content['model']}, whose weights are others than these. "
             f"Give that model, or measure this one."

@@ -1,10 +1,10 @@
 """The run on one page: check, load, calibrate, measure, allocate, compress, save and verify."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
@@ -19,8 +19,8 @@ from statprune.anatomy.shelf import State
 from statprune.budget.cost import Cost
 from statprune.budget.plan import Plan
 from statprune.checkpoint.aside import check_output
-from statprune.checkpoint.save import SavedFolder, save
-from statprune.checkpoint.unfinished import Unfinished, check_unfinished, unfinished
+from statprune.checkpoint.save import RECORD_FILE, SavedFolder, save
+from statprune.checkpoint.unfinished import unfinished
 from statprune.checkpoint.widths import adopt
 from statprune.engine.backends import maker
 from statprune.engine.measure import MakeAccumulator
@@ -30,7 +30,8 @@ from statprune.engine.stat import Decide, measure, stat
 from statprune.engine.trace import Trace
 from statprune.evaluation.devices import evaluating
 from statprune.inputs import open_model
-from statprune.limits import limit_of, spills
+from statprune.keeping import finished_before, scratch_of
+from statprune.limits import limit_of
 from statprune.planning import allocated, hearing, start_of, surveyed
 from statprune.preparation import (
     Prepared,
@@ -40,7 +41,7 @@ from statprune.preparation import (
     stat_rule,
 )
 from statprune.recipe import Recipe
-from statprune.sharing import begun, device_of, heard_elsewhere
+from statprune.sharing import begun_together, device_of, heard_elsewhere
 from statprune.surgery.undo import remember
 from statprune.version import __version__
 
@@ -56,6 +57,7 @@ class Result:
         record: all of it and the protocol, JSON-able; saved as statprune.json.
         tokenizer: the model's tokenizer, where it has one.
         folder: where it was saved and how it loads; None where no folder was asked for.
+        before: whether a run before this one had finished it, and this one only removed what that had left.
     """
 
     model: PreTrainedModel | None
@@ -64,6 +66,7 @@ class Result:
     record: dict[str, Any]
     tokenizer: Any = None
     folder: SavedFolder | None = None
+    before: bool = False
 
 
 def compress(  # noqa: PLR0913 - all but one are named
@@ -98,7 +101,8 @@ def compress(  # noqa: PLR0913 - all but one are named
             For images and sound the processor.
         dry_run: stop when the plan is made; nothing is changed, nothing written, not even to `out`.
         resume: go on with a run into `out` that did not end: its state is in a folder beside, block by block,
-            and the result is the same, bit for bit. Where there is none, the run begins.
+            and the result is the same, bit for bit. Where there is none, the run begins; where `out` was
+            finished and only its state is left, that is removed.
         offload: leave the blocks of a model in a folder, or of a name, on disk, and read one at a time; the
             result has no model in memory.
         max_memory: with offload, bytes, or as in "6GB", that the process may take: hidden states lie in
@@ -122,15 +126,16 @@ def compress(  # noqa: PLR0913 - all but one are named
     limit = limit_of(max_memory, offload=offload)
     first = ranks.rank == 0
     progress = progress if first else no_progress
-    if out is not None and first:
+    done = finished_before(out, resume=resume) if first else None
+    (done,) = ranks.same((done,)) if resume else (done,)
+    if out is not None and first and (done is None or dry_run):
         check_output(Path(out))
-        check_unfinished(Path(out), resume=resume)
     model, source = start_of(model, data, measured, options)
     started = perf_counter()
     with ExitStack() as around:
         trace = Trace(warnings=around.enter_context(hearing()))
         shelf = None if out is None or dry_run or not first else around.enter_context(unfinished(Path(out)))
-        scratch = _scratch(shelf, around) if offload else None
+        scratch = scratch_of(shelf, around) if offload else None
         device = device_of(recipe, ranks, in_memory=isinstance(model, PreTrainedModel))
         opened = open_model(model, tokenizer, dtype=recipe.dtype, device=device, scratch=scratch)
         if out is not None:
@@ -140,8 +145,9 @@ def compress(  # noqa: PLR0913 - all but one are named
             prepare(opened, recipe, data) if source is None else prepare_measured(opened, recipe, source)
         )
         trace.seconds["prepare"] = perf_counter() - started
-        spilled = scratch is not None and spills(prepared, recipe, limit)
-        prepared = begun(prepared, recipe, ranks, shelf, scratch if spilled else None)
+        prepared = begun_together(prepared, recipe, ranks, shelf, limit, scratch)
+        if done is not None and not dry_run:
+            return _of_before(done, opened.tokenizer, ranks)
         saves = out is not None
         tell_prepared(progress, prepared, recipe, dry_run=dry_run, saves=saves)
         if dry_run:
@@ -173,8 +179,13 @@ def compress(  # noqa: PLR0913 - all but one are named
         return replace(result, folder=folder, model=None if offload else opened.model)
 
 
-def _scratch(shelf: Unfinished | None, around: ExitStack) -> Path:
-    return shelf.scratch if shelf is not None else Path(around.enter_context(TemporaryDirectory()))
+def _of_before(facts: Mapping[str, Any], tokenizer: Any, ranks: Ranks) -> Result:
+    """What a run left that was killed behind its last step."""
+    folder = SavedFolder.of_json(facts) if ranks.rank == 0 else None
+    text = None if folder is None else (folder.path / RECORD_FILE).read_text(encoding="utf-8")
+    record = json.loads(ranks.same(text))
+    plan = Plan(record["plan"]["widths"], record["plan"]["why"])
+    return Result(None, plan, Trace.of_json(record["trace"]), record, tokenizer, folder, before=True)
 
 
 def _narrow(prepared: Prepared, recipe: Recipe, trace: Trace, progress: Progress, *, saves: bool) -> Plan:

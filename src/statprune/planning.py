@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from statprune.anatomy.shelf import IN_MEMORY
 from statprune.budget.plan import Plan
 from statprune.budget.restrictions import Restrictions
 from statprune.calibration.batches import Batch
+from statprune.checkpoint.unfinished import Unfinished, unfinished
 from statprune.engine.divergence import (
     HOLD_OUT,
     has_outputs_of_tokens,
@@ -30,10 +31,12 @@ from statprune.engine.refit import refit
 from statprune.engine.search import TRIALS, search
 from statprune.engine.survey import survey, to_survey
 from statprune.engine.trace import Trace
-from statprune.errors import InputError, StatpruneWarning
+from statprune.errors import InputError, OutputError, StatpruneWarning
 from statprune.evaluation.devices import evaluating
 from statprune.inputs import open_model
-from statprune.measurement import Measurement, fingerprint
+from statprune.keeping import begun, finished_before, scratch_of
+from statprune.limits import limit_of
+from statprune.measurement import Measurement
 from statprune.preparation import Prepared, budget_of, prepare
 from statprune.recipe import Recipe
 from statprune.surgery.undo import remember
@@ -46,13 +49,16 @@ OF_THE_MEASUREMENT = ("samples", "seq_len", "text_column", "seed", "backend", "m
 """Options that a measurement has settled."""
 
 
-def plan(
+def plan(  # noqa: PLR0913 - all but one are named
     model: PreTrainedModel | str | Path,
     *,
     data: Any,
     out: str | Path | None = None,
     tokenizer: Any = None,
     latency: bool = True,
+    resume: bool = False,
+    offload: bool = False,
+    max_memory: str | int | None = None,
     progress: Progress = no_progress,
     restrictions: Restrictions | None = None,
     **options: Any,
@@ -64,7 +70,10 @@ def plan(
         data: calibration data, as for `compress`.
         out: a folder that does not exist yet, for `compress(measured=...)`; None saves nothing.
         tokenizer: takes precedence over the model's own, as for `compress`.
-        latency: whether to time the blocks at several widths, for budgets of latency.
+        latency: whether to time the blocks at several widths, for budgets of latency; not with offload.
+        resume: go on with a measurement into `out` that did not end, as for `compress`.
+        offload: leave the blocks of a model in a folder, or of a name, on disk, and read one at a time.
+        max_memory: with offload, as for `compress`.
         progress: called after every block, as for `compress`.
         restrictions: of budgets to come; what the model does not have is refused before it is measured.
         **options: samples, seq_len, text_column, dtype, device, seed: fields of `Recipe`.
@@ -80,18 +89,47 @@ def plan(
             raise InputError(
                 f"there is no option {name!r} for a measurement; options are {', '.join(OPTIONS)}."
             )
-    if out is not None:
+    if offload and latency:
+        raise InputError("latency is measured of a model in memory; leave out offload, or latency.")
+    limit = limit_of(max_memory, offload=offload)
+    done = finished_before(out, resume=resume)
+    if out is not None and done is None:
         measurements.require_free(Path(out))
     limits = {} if restrictions is None else restrictions.to_json()
     recipe = Recipe.of_options({**options, **limits, "keep": 1.0})
-    opened = open_model(model, tokenizer, dtype=recipe.dtype, device=recipe.device)
-    with evaluating(opened.model):
+    with ExitStack() as around:
+        shelf = None if out is None else around.enter_context(measuring_into(Path(out)))
+        scratch = scratch_of(shelf, around) if offload else None
+        opened = open_model(model, tokenizer, dtype=recipe.dtype, device=recipe.device, scratch=scratch)
+        around.enter_context(evaluating(opened.model))
         prepared = prepare(opened, recipe, data)
+        if shelf is not None:
+            prepared = begun(shelf, prepared, recipe, limit, measures={"latency": latency})
+        if out is not None and done is not None:
+            return measurements.read(Path(out), prepared.anatomy, prepared.fingerprint)
         tell_measuring(progress, prepared, latency=latency)
         measurement = surveyed(prepared, with_latency=latency, progress=progress)
-    if out is not None:
-        measurements.write(measurement, Path(out))
+        if out is not None and shelf is not None:
+            measurements.write(measurement, Path(out), within=shelf.folder)
     return measurement
+
+
+@contextmanager
+def measuring_into(out: Path) -> Iterator[Unfinished]:
+    """The state of a measurement; folders above it that are made go again if it leaves nothing."""
+    above = out.absolute().parents
+    made = [folder for folder in above if not folder.exists()]
+    try:
+        above[0].mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{above[0]} cannot be made: {error}.") from error
+    try:
+        with unfinished(out) as shelf:
+            yield shelf
+    finally:
+        for folder in made:
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
 
 
 def surveyed(prepared: Prepared, *, with_latency: bool, progress: Progress) -> Measurement:
@@ -112,7 +150,7 @@ def surveyed(prepared: Prepared, *, with_latency: bool, progress: Progress) -> M
         latency=timed,
         samples=samples,
         model=_lasting(prepared.opened.name),
-        fingerprint=fingerprint(anatomy),
+        fingerprint=prepared.fingerprint,
         about={
             "statprune": __version__,
             "torch": torch.__version__,

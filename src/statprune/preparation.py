@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from statprune import measurement as measurements
 from statprune.anatomy.lookup import Anatomy, anatomy_of, is_own
 from statprune.budget import plan as plans
@@ -26,7 +28,7 @@ from statprune.inputs import (
     is_of_content,
     sequence_length,
 )
-from statprune.measurement import Measurement
+from statprune.measurement import Measurement, fingerprint
 from statprune.recipe import Recipe, WidthsRule
 from statprune.sampling import samples_of, short_of_rows
 
@@ -43,8 +45,8 @@ class Prepared:
     """A run that nothing speaks against any more.
 
     `plan` is known where the user gave one, or keeps everything; else None. `context` is the tokens that a
-    token attends to, for counting MACs. `stock` is what `stock_units` finds. `measurement` is there where the
-    run starts from one.
+    token attends to, for counting MACs. `stock` is what `stock_units` finds. `fingerprint` is that of the
+    weights. `measurement` is there where the run starts from one.
     """
 
     opened: Opened
@@ -54,6 +56,7 @@ class Prepared:
     context: int
     notes: tuple[str, ...]
     stock: Mapping[str, list[int]]
+    fingerprint: str
     measurement: Measurement | None = None
 
 
@@ -76,8 +79,7 @@ def prepare(opened: Opened, recipe: Recipe, data: Any) -> Prepared:
     Raises:
         InputError: whatever cannot be used.
     """
-    anatomy = _checked_anatomy(opened)
-    _refuse_offloaded(opened, recipe, anatomy)
+    anatomy, weights = _checked_anatomy(opened, recipe)
     fitted = _fitted(recipe, anatomy)
     seq_len = sequence_length(opened, recipe.seq_len)
     stock = stock_units(opened.model, anatomy)
@@ -93,7 +95,7 @@ def prepare(opened: Opened, recipe: Recipe, data: Any) -> Prepared:
     if fitted is None and recipe.keep is not None and recipe.of != "latency":
         _require_reachable(recipe, Cost(recipe.of, context), stock, anatomy)
     notes = (*samples.notes, *short_of_rows(anatomy, samples, recipe))
-    return Prepared(opened, anatomy, samples, fitted, context, notes, stock)
+    return Prepared(opened, anatomy, samples, fitted, context, notes, stock, weights)
 
 
 def prepare_measured(opened: Opened, recipe: Recipe, folder: Path) -> Prepared:
@@ -102,9 +104,8 @@ def prepare_measured(opened: Opened, recipe: Recipe, folder: Path) -> Prepared:
     Raises:
         InputError: whatever cannot be used, such as a measurement of another model.
     """
-    anatomy = _checked_anatomy(opened)
-    _refuse_offloaded(opened, recipe, anatomy)
-    measurement = measurements.read(folder, anatomy)
+    anatomy, weights = _checked_anatomy(opened, recipe)
+    measurement = measurements.read(folder, anatomy, weights)
     fitted = _fitted(recipe, anatomy)
     stock = measurement.about.get("stock_units") or {}
     if fitted is None:
@@ -112,19 +113,24 @@ def prepare_measured(opened: Opened, recipe: Recipe, folder: Path) -> Prepared:
     samples = measurement.samples
     _require_described(opened, anatomy, samples)
     notes = tuple(samples.notes)
-    return Prepared(opened, anatomy, samples, fitted, measurement.context, notes, stock, measurement)
+    return Prepared(opened, anatomy, samples, fitted, measurement.context, notes, stock, weights, measurement)
 
 
-def _checked_anatomy(opened: Opened) -> Anatomy:
+def _checked_anatomy(opened: Opened, recipe: Recipe) -> tuple[Anatomy, str]:
+    """The model's anatomy, and the fingerprint of its weights, which are read once."""
     anatomy = anatomy_of(opened.model)
     if opened.lender is not None:
         anatomy = replace(anatomy, shelf=Lent(opened.lender))
     _require_known_class(opened)
     _require_weights(opened, anatomy)
+    _refuse_offloaded(opened, recipe, anatomy)
     require_finite(opened.model)
-    for index, block in anatomy.visited() if anatomy.shelf.lends else ():
-        require_finite(block, f"blocks.{index}.")
-    return anatomy
+
+    def look(index: int, block: nn.Module) -> None:
+        if anatomy.shelf.lends:
+            require_finite(block, f"blocks.{index}.")
+
+    return anatomy, fingerprint(anatomy, look)
 
 
 def _require_described(opened: Opened, anatomy: Anatomy, samples: Samples) -> None:

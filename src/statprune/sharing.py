@@ -11,6 +11,8 @@ from statprune.checkpoint.offload import Lent
 from statprune.checkpoint.unfinished import Unfinished
 from statprune.errors import DataError, InputError
 from statprune.identity import identity_of, require_same
+from statprune.keeping import begun
+from statprune.limits import spills
 from statprune.preparation import Prepared
 from statprune.recipe import Recipe
 
@@ -37,28 +39,30 @@ def device_of(recipe: Recipe, ranks: Ranks, *, in_memory: bool) -> str:
     return f"cuda:{ranks.local}"
 
 
-def begun(
-    prepared: Prepared, recipe: Recipe, ranks: Ranks, shelf: Unfinished | None, streams: Path | None
+def begun_together(
+    prepared: Prepared,
+    recipe: Recipe,
+    ranks: Ranks,
+    shelf: Unfinished | None,
+    limit: int | None,
+    scratch: Path | None,
 ) -> Prepared:
     """The run as it begins, or goes on: with the states of `shelf`, which the first process has.
 
-    Hidden states lie in files where `streams` names a folder for them.
+    The others' hidden states lie in `scratch` where they would exceed the `limit` of memory.
 
     Raises:
-        InputError: processes cannot share this run, or were given different things.
+        InputError: processes cannot share this run, or were given different things; it does not fit.
         OutputError: the shelf holds the state of another run.
     """
-    anatomy = prepared.anatomy
     if ranks.size > 1:
         _require_shareable(prepared, recipe, ranks)
         require_same(identity_of(prepared, recipe), ranks)
     if shelf is not None:
-        shelf.lender = prepared.opened.lender
-        shelf.spills = streams is not None
-        shelf.begin(identity_of(prepared, recipe))
-        anatomy = replace(anatomy, shelf=shelf)
-    elif prepared.opened.lender is not None and ranks.rank:
-        anatomy = replace(anatomy, shelf=Lent(prepared.opened.lender, streams))
+        prepared = begun(shelf, prepared, recipe, limit)
+    anatomy, lender = prepared.anatomy, prepared.opened.lender
+    if lender is not None and ranks.rank:
+        anatomy = replace(anatomy, shelf=Lent(lender, scratch if spills(prepared, recipe, limit) else None))
     if ranks.size > 1:
         anatomy = replace(anatomy, shelf=Followed(anatomy.shelf, ranks), ranks=ranks)
     return replace(prepared, anatomy=anatomy)

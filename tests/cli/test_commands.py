@@ -69,6 +69,7 @@ def test_compress_as_json(command: Command, world: Path, tmp_path: Path) -> None
     assert (ended.code, ended.err) == (0, "")
     record = one_object(ended.out)
     assert record["out"] == str(out)
+    assert record.pop("before") is False
     agreement = record.pop("agreement")
     assert agreement["difference"] <= 1e-5 * agreement["reach"]
     assert record["cost"]["macs"]["share"] <= 0.6

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import torch
 from hypothesis import settings
 from torch import Tensor
+
+from statprune.linalg.moments import Moments, MomentSum, in_two
 
 # Repeatable wherever it runs, and long enough to meet the odd shapes.
 checked = settings(deadline=None, derandomize=True, max_examples=50, database=None)
@@ -48,3 +52,10 @@ def direct_error(Z: Tensor, kept_columns: Tensor, T: Tensor, right: Tensor) -> f
 def flattened(Z: Tensor, unit: int) -> Tensor:
     """Each unit of Z (n, m) as one column: (n * unit, m / unit)."""
     return torch.stack([block.reshape(-1) for block in Z.split(unit, dim=1)], dim=1)
+
+
+def three(fit: MomentSum, held: MomentSum) -> tuple[Moments, Moments, Moments]:
+    """Moments of the rows to fit, of those held out, and of all; the sums stay what they are."""
+    halves = in_two(deepcopy(fit), deepcopy(held))
+    parts = deepcopy((halves.fit, halves.held))
+    return (*parts, halves.whole())

@@ -142,3 +142,12 @@ def test_a_matrix_that_is_not_square_or_all_zero_is_refused() -> None:
         eliminate(G[:5], B[:5], damping=DAMPING)
     with pytest.raises(NumericalError, match="mean diagonal 0"):
         eliminate(torch.zeros_like(G), B, damping=DAMPING)
+
+
+@pytest.mark.parametrize("unit", [1, 4])
+def test_what_is_given_stays_as_it_is(unit: int) -> None:
+    _, G, B = problem(900, 600, 5, 3)
+    before = (G.clone(), B.clone())
+    eliminate(G, B, unit=unit, damping=DAMPING)
+    assert torch.equal(G, before[0])
+    assert torch.equal(B, before[1])

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from matrices import three
 from torch import Tensor
 
 from statprune.errors import NonFiniteError
 from statprune.linalg.checks import require_finite
 from statprune.linalg.held_out import DAMPINGS, LOCAL, NEARLY, NONE, compensation, fit_consumer
-from statprune.linalg.moments import Moments, MomentSum, in_two
+from statprune.linalg.moments import Moments, MomentSum
 
 ROWS, M, OUT = 400, 10, 4
 
@@ -31,7 +32,7 @@ def sums(Z: Tensor, Y: Tensor, *, constant: bool, split: int = 300) -> tuple[Mom
         stop = min(start + 70, split)
         fit.update(Z[start:stop], Y[start:stop])
     held.update(Z[split:], Y[split:])
-    return in_two(fit, held)
+    return three(fit, held)
 
 
 @pytest.mark.parametrize("constant", [False, True])

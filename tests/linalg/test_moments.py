@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from matrices import checked, random
+from matrices import checked, random, three
 from torch import Tensor
 
 from statprune.errors import NonFiniteError
@@ -41,14 +41,14 @@ def close(found: Moments, expected: Moments) -> None:
 def test_the_order_of_merging_does_not_matter(n: int, more: int, seed: int, constant: bool) -> None:
     Z, Y = pairs(n + more, seed)
     empty = MomentSum(M, OUT, constant=constant)
-    _, _, expected = in_two(summed(Z, Y, constant=constant), empty)
+    _, _, expected = three(summed(Z, Y, constant=constant), empty)
     first, second = (summed(Z[part], Y[part], constant=constant) for part in (slice(n), slice(n, None)))
-    close(in_two(first, second)[2], expected)
-    close(in_two(second, first)[2], expected)
+    close(three(first, second)[2], expected)
+    close(three(second, first)[2], expected)
     assert (first.rows, second.rows) == (n, more), "looking does not merge"
     second.merge(first)
     assert second.rows == n + more
-    close(in_two(empty, second)[2], expected)
+    close(three(empty, second)[2], expected)
     assert empty.rows == 0
 
 
@@ -60,7 +60,7 @@ def test_both_parts_are_centred_about_all_rows(
     Z, Y = pairs(n, seed)
     split = data.draw(st.integers(0, n))
     Z[:split] += 3  # the two parts have different means
-    found = in_two(*(summed(Z[p], Y[p], constant=constant) for p in (slice(split), slice(split, None))))
+    found = three(*(summed(Z[p], Y[p], constant=constant) for p in (slice(split), slice(split, None))))
     a, b = (constant * each.numpy().mean(axis=0) for each in (Z, Y))
     for moments, rows in zip(found, (slice(split), slice(split, None), slice(None)), strict=True):
         z, y = Z[rows].numpy() - a, Y[rows].numpy() - b
@@ -76,12 +76,12 @@ def test_some_columns_and_what_a_fit_leaves_are_as_if_summed(
 ) -> None:
     Z, Y = pairs(50, seed)
     empty = MomentSum(M, OUT, constant=constant)
-    whole = in_two(summed(Z, Y, constant=constant), empty)[2]
+    whole = three(summed(Z, Y, constant=constant), empty)[2]
     chosen = torch.tensor(columns[:count])
     few = MomentSum(count, OUT, constant=constant)
-    close(whole.of(chosen), in_two(summed(Z[:, chosen], Y, constant=constant), few)[2])
+    close(whole.of(chosen), three(summed(Z[:, chosen], Y, constant=constant), few)[2])
     B = random(M, OUT, seed + 2)
-    left = in_two(summed(Z, Y - Z @ B, constant=constant), empty)[2]
+    left = three(summed(Z, Y - Z @ B, constant=constant), empty)[2]
     found = whole.against(B)
     scale = max(left.energy, float(whole.G.trace()))
     for a, b in zip(numbers(found), numbers(left), strict=True):
@@ -89,10 +89,38 @@ def test_some_columns_and_what_a_fit_leaves_are_as_if_summed(
     assert whole.error(B) == found.energy
 
 
+@pytest.mark.parametrize("constant", [False, True])
+def test_halves_are_used_up(constant: bool) -> None:
+    Z, Y = pairs(60, 7)
+    sums = [summed(Z[part], Y[part], constant=constant) for part in (slice(40), slice(40, None))]
+    fit, held, whole = three(*sums)
+    B = random(M, OUT, 8)
+    halves = in_two(*sums)
+    for left, part in zip(halves.against(B), (fit, held), strict=True):
+        for a, b in zip(numbers(left), numbers(part.against(B)), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert halves.spread == pytest.approx(float(whole.G.trace()))
+    for a, b in zip(numbers(halves.whole()), numbers(whole), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(AttributeError):
+        sums[0].moments()
+    with pytest.raises(AttributeError):
+        halves.against(B)
+
+
+def test_errors_do_not_depend_on_how_many_targets_there_are() -> None:
+    """More than are worked on at a time."""
+    Z, B = random(50, M, 1), random(M, 1300, 2)
+    Y = Z @ B + random(50, 1300, 3)
+    found = MomentSum(M, 1300, constant=False)
+    found.update(Z, Y)
+    assert found.moments().error(B) == pytest.approx(float((Y - Z @ B).square().sum()), rel=1e-4)
+
+
 def test_an_error_is_never_negative() -> None:
     Z, _ = pairs(50, 0)
     B = random(M, OUT, 1)
-    found, _, _ = in_two(summed(Z, Z @ B), MomentSum(M, OUT, constant=False))
+    found, _, _ = three(summed(Z, Z @ B), MomentSum(M, OUT, constant=False))
     rounded = Moments(found.G, found.C, found.energy * (1 - 1e-6), *([torch.zeros(1)] * 2), 50)
     assert rounded.error(B) == 0.0
     assert rounded.error(torch.zeros_like(B)) == rounded.energy
@@ -103,7 +131,7 @@ def test_products_are_right_to_some_millionths_of_the_norms(rows: int) -> None:
     Z, Y = pairs(rows, 3)
     Z[:, 1] *= 1e4
     Z[:, 2] *= 1e-4
-    found, _, _ = in_two(summed(Z, Y), MomentSum(M, OUT, constant=False))
+    found, _, _ = three(summed(Z, Y), MomentSum(M, OUT, constant=False))
     z, y = Z.numpy(), Y.numpy()
     zs, ys = np.linalg.norm(z, axis=0), np.linalg.norm(y, axis=0)
     assert (np.abs(found.G.numpy() - z.T @ z) <= 5e-6 * np.outer(zs, zs)).all()
@@ -122,10 +150,10 @@ def test_means_far_above_the_spread_cost_no_digits(dtype: torch.dtype, apart: fl
     for part in (slice(0), slice(100), slice(100, 2000)):
         fit.update(Z[part], Y[part])
     held.update(Z[2000:], Y[2000:])
-    found = in_two(fit, held)
+    found = three(fit, held)
     merged.merge(held)
     merged.merge(fit)
-    alone = in_two(merged, MomentSum(M, OUT, constant=True))
+    alone = three(merged, MomentSum(M, OUT, constant=True))
     a, b = (each.double().numpy().mean(axis=0) for each in (Z, Y))
     halves = (slice(2000), slice(2000, None), slice(None))
     for moments, rows in zip((*found, alone[0]), (*halves, slice(None)), strict=True):
@@ -142,7 +170,7 @@ def test_means_far_above_the_spread_cost_no_digits(dtype: torch.dtype, apart: fl
 def test_what_is_refused_is_not_added(constant: bool) -> None:
     Z, Y = pairs(10, 4)
     found = summed(Z, Y, constant=constant)
-    before = in_two(found, MomentSum(M, OUT, constant=constant))[2]
+    before = three(found, MomentSum(M, OUT, constant=constant))[2]
     bad = Y.clone()
     bad[3, 1] = torch.nan
     with pytest.raises(NonFiniteError, match="B: 1 of 30"):
@@ -151,12 +179,12 @@ def test_what_is_refused_is_not_added(constant: bool) -> None:
         found.update(Z[:9], Y)
     with pytest.raises(ValueError, match=r"pass \(rows, 5\)"):
         found.update(Z[:, :4], Y)
-    after = in_two(found, MomentSum(M, OUT, constant=constant))[2]
+    after = three(found, MomentSum(M, OUT, constant=constant))[2]
     for a, b in zip(numbers(after), numbers(before), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_no_rows_have_no_moments() -> None:
     nothing = (MomentSum(M, OUT, constant=True), MomentSum(M, OUT, constant=True))
-    for found in in_two(*nothing):
+    for found in three(*nothing):
         assert all(not each.any() for each in numbers(found))

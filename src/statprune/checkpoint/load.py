@@ -105,16 +105,21 @@ def _open_offloaded(
     model_class: Any, folder: Path, scratch: Path, dtype: str | torch.dtype, device: str
 ) -> tuple[PreTrainedModel, Lender]:
     require_accelerate()
-    config = parsed_config(folder)
-    with torch.device("meta"):
-        build = getattr(model_class, "from_config", None) or model_class._from_config
-        skeleton = build(parsed_config(folder))
+    config, skeleton = parsed_config(folder), weightless(model_class, parsed_config(folder))
     places = places_of(skeleton, anatomy_of(skeleton), device)
     with without_warnings_of_accelerate():
         model = open_weights(
             type(skeleton), folder, config=config, dtype=dtype, device_map=places, offload_folder=scratch
         )
     return model, lender_of(model, device)
+
+
+def weightless(model_class: Any, config: Any) -> PreTrainedModel:
+    """`model_class`, or the one that an Auto class takes for `config`, on the meta device: no weights."""
+    with torch.device("meta"):
+        build = getattr(model_class, "from_config", None) or model_class._from_config
+        model: PreTrainedModel = build(config)
+    return model
 
 
 def parsed_config(folder: Path) -> Any:

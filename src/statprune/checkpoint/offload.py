@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from statprune.anatomy.lookup import Anatomy, anatomy_of
 from statprune.anatomy.shelf import InMemory, Room
 from statprune.anatomy.spilled import Spilled
+from statprune.checkpoint.read_ahead import ReadAhead
 from statprune.errors import InputError
 
 
@@ -46,6 +47,7 @@ class Lender:
         self._blocks = anatomy.blocks
         self._prefixes = [f"{name}." for name in names_of_blocks(model, anatomy)]
         self._weights, self._device = weights, device
+        self._ahead = ReadAhead(weights)
         self._taken: set[int] = set()
 
     @contextmanager
@@ -60,6 +62,9 @@ class Lender:
             value = self._weights[prefix + name] if instead is None else instead[name]
             _put(block, name, value.to(self._device, copy=True))
         self._taken.add(index)
+        if instead is None and index + 1 < len(self._blocks):
+            later = self._blocks[index + 1].named_parameters()
+            self._ahead.ask(f"{self._prefixes[index + 1]}{name}" for name, _ in later)
         try:
             yield
         finally:

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from statprune.anatomy.lookup import Anatomy
 from statprune.checkpoint.aside import aside
 from statprune.checkpoint.classes import RENAMED, auto_classes_of, class_named, stock_class_of, turn_into
+from statprune.checkpoint.finished import note_finished
 from statprune.checkpoint.modelling import MODELLING_FILE
 from statprune.checkpoint.sentence_folder import (
     belongs_to,
@@ -42,6 +43,17 @@ class SavedFolder:
     """How far outputs of what was opened again are from those in memory; None where none were compared."""
     reason: str = ""
     """Why it has this form, in a sentence."""
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able content."""
+        return asdict(self) | {"path": str(self.path)}
+
+    @staticmethod
+    def of_json(content: Mapping[str, Any]) -> "SavedFolder":
+        """What `to_json` gave."""
+        agreement = content["agreement"]
+        found = None if agreement is None else Agreement(**agreement)
+        return SavedFolder(**{**content, "path": Path(content["path"]), "agreement": found})
 
 
 def save(  # noqa: PLR0913 - all but three are named
@@ -73,7 +85,8 @@ def save(  # noqa: PLR0913 - all but three are named
         record: how this model was made; becomes statprune.json.
         max_shard_size: of one weights file.
         verify_batch: inputs on which the saved model must give the outputs of `model`.
-        within: a folder on the same disk, where it is written first; else beside `out`.
+        within: the run's state, on the same disk, where it is written first, and where it is noted that it is
+            whole; else it is written beside `out`.
 
     Raises:
         OutputError: `out` exists, or could not be written.
@@ -103,8 +116,11 @@ def save(  # noqa: PLR0913 - all but three are named
             agreement = verify(folder / place, model, encoding, verify_batch)
         if modules is not None:
             verify_embeddings(folder, model)
-    how = _how_to_load(out, encoding, modules is not None)
-    return SavedFolder(out, encoding.stock, encoding.reencoded_as, how, agreement, encoding.reason)
+        how = _how_to_load(out, encoding, modules is not None)
+        saved = SavedFolder(out, encoding.stock, encoding.reencoded_as, how, agreement, encoding.reason)
+        if within is not None:
+            note_finished(within, folder, saved.to_json())
+    return saved
 
 
 def _comes_from(companion: Any, modules: Path | None, place: str) -> bool:

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import torch
 from transformers import PreTrainedModel
 
-from statprune.checkpoint.load import class_for, config_of, folder_of, parsed_config
+from statprune.checkpoint.load import class_for, config_of, folder_of, parsed_config, weightless
 from statprune.checkpoint.sentence_folder import MODULES_FILE, place_of_transformer
 
 
@@ -17,11 +16,4 @@ def skeleton(source: str | Path) -> PreTrainedModel:
     """
     whole = folder_of(source, files=["config.json", "*/config.json", MODULES_FILE])
     folder = whole / place_of_transformer(whole)
-    model_class = class_for(config_of(folder), folder)
-    config = parsed_config(folder)
-    with torch.device("meta"):
-        if hasattr(model_class, "from_config"):
-            model: PreTrainedModel = model_class.from_config(config)
-        else:
-            model = model_class(config)
-    return model
+    return weightless(class_for(config_of(folder), folder), parsed_config(folder))

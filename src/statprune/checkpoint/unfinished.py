@@ -18,7 +18,9 @@ from torch import Tensor
 from statprune.anatomy.shelf import Room, State
 from statprune.anatomy.spilled import Spilled
 from statprune.checkpoint.aside import flush
+from statprune.checkpoint.finished import FILE as FINISHED
 from statprune.checkpoint.offload import Lender
+from statprune.checkpoint.read_ahead import ask_for
 from statprune.errors import OutputError, RankLostError, StatpruneError
 
 FORMAT = 1
@@ -101,6 +103,8 @@ class Unfinished:
         if self.lender is None:
             return nullcontext()
         state = None if self._settled is None else self.earlier(self._settled, index)
+        if self._settled is not None:
+            ask_for(self._path(self._settled, index + 1))
         return self.lender.taken(index, None if state is None else state.tensors)
 
     def earlier(self, stage: str, index: int) -> State | None:
@@ -181,9 +185,19 @@ def unfinished(out: Path) -> Iterator[Unfinished]:
             error.add_note(f"{folder} keeps what was done: go on with --resume.")
         raise
     else:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
     finally:
         os.close(handle)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a state; what says whose it is, and that all was done, at the end."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name not in (_IDENTITY, FINISHED, _LOCK):
+            path.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 class _OtherRunError(OutputError):

@@ -16,8 +16,10 @@ from statprune.cli.options import (
     Floor,
     Json,
     LogFileOption,
+    MaxMemory,
     MaybeData,
     Multiple,
+    Offload,
     Pin,
     ProgressMode,
     Protect,
@@ -93,21 +95,12 @@ def compress_command(
         bool, typer.Option("--search", help="Refine the plan by trying its neighbours out; slower.")
     ] = False,
     resume: Resume = False,
-    offload: Annotated[
-        bool,
-        typer.Option("--offload", help="Leave blocks on disk and read one at a time: for large models."),
-    ] = False,
+    offload: Offload = False,
+    max_memory: MaxMemory = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing.")] = False,
     progress: ProgressMode = "auto",
     quiet: Quiet = False,
     log_file: LogFileOption = None,
-    max_memory: Annotated[
-        str | None,
-        typer.Option(
-            help="With --offload: bytes that the process may take, as in 6GB.",
-            show_default="half of what is free",
-        ),
-    ] = None,
     timeout: Timeout = 300.0,
     debug: Debug = False,
     json: Json = False,
@@ -171,11 +164,14 @@ def _saved(result: "statprune.Result") -> dict[str, object]:
     if result.folder is None:
         return {"out": None}
     found = result.folder.agreement
-    return {"out": str(result.folder.path), "agreement": None if found is None else asdict(found)}
+    agreement = None if found is None else asdict(found)
+    return {"out": str(result.folder.path), "agreement": agreement, "before": result.before}
 
 
 def _show(result: "statprune.Result") -> None:
     record, data = result.record, result.record["data"]
+    if result.before and result.folder is not None:
+        say(f"{result.folder.path} was finished before; what that run had left beside it is removed.")
     say(
         f"data: {data['source']['source']}, {data['samples']} samples, {data['tokens']} tokens; "
         f"{data['rule']}."

@@ -61,6 +61,16 @@ Timeout = Annotated[
         help="With torchrun: seconds without a sign of life after which another process counts as lost.",
     ),
 ]
+Offload = Annotated[
+    bool, typer.Option("--offload", help="Leave blocks on disk and read one at a time: for large models.")
+]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        help="With --offload: bytes that the process may take, as in 6GB.",
+        show_default="half of what is free",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")]
 ProgressMode = Annotated[
     str,

@@ -14,12 +14,15 @@ from statprune.cli.options import (
     Floor,
     Json,
     LogFileOption,
+    MaxMemory,
     MaybeData,
     Multiple,
+    Offload,
     Pin,
     ProgressMode,
     Protect,
     Quiet,
+    Resume,
     SeqLen,
     TextColumn,
     columns,
@@ -62,6 +65,9 @@ def plan_command(
     seed: Annotated[
         int | None, typer.Option(help="Seed of every random draw.", min=0, show_default="0")
     ] = None,
+    resume: Resume = False,
+    offload: Offload = False,
+    max_memory: MaxMemory = None,
     progress: ProgressMode = "auto",
     quiet: Quiet = False,
     log_file: LogFileOption = None,
@@ -85,6 +91,9 @@ def plan_command(
             measured=measured,
             out=out,
             keeps=keep or SHARES,
+            resume=resume,
+            offload=offload,
+            max_memory=max_memory,
             progress=on_block,
             of=of,
             widths=widths,
@@ -101,6 +110,8 @@ def plan_command(
 
 
 def _show(answered: "statprune.Answers", folder: Path | None) -> None:
+    if answered.before:
+        say(f"{folder} was finished before; what that run had left beside it is removed.")
     for answer in answered.answers:
         if answer.plan is None:
             say(f"keep {answer.keep:g}: {answer.refused}")

@@ -42,10 +42,16 @@ ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 
 def worthwhile(block: nn.Module, site: Site, tokens: int) -> bool:
     """Whether so many tokens, as far as they are noted, are enough for the carrier of `site`."""
+    return noted_numbers(block, site, tokens) > 0
+
+
+def noted_numbers(block: nn.Module, site: Site, tokens: int) -> int:
+    """How many numbers are noted for the carrier of `site`; none where so many tokens are too few."""
     if site.carrier is None:
-        return False
+        return 0
     _, inputs = shape_of(module_at(block, site.carrier.path))
-    return min(tokens, MOST // _numbers_a_token(site, inputs)) >= ENOUGH * inputs
+    numbers = _numbers_a_token(site, inputs)
+    return numbers * min(tokens, MOST // numbers) if min(tokens, MOST // numbers) >= ENOUGH * inputs else 0
 
 
 def _numbers_a_token(site: Site, inputs: int) -> int:

@@ -25,8 +25,8 @@ from statprune.engine.measure import consumer_weight
 from statprune.engine.passage import MakeGood, Passage
 from statprune.engine.trace import Trace
 from statprune.linalg.elimination import eliminate
-from statprune.linalg.held_out import LOCAL, NONE, ConsumerFit, fit_consumer
-from statprune.linalg.moments import Moments, MomentSum, in_two
+from statprune.linalg.held_out import LOCAL, NONE, Compensation, ConsumerFit, fit_consumer
+from statprune.linalg.moments import Halves, Moments, MomentSum, in_two
 from statprune.surgery.cut import cut
 from statprune.surgery.experts import sizes
 
@@ -70,14 +70,14 @@ class ExpertFit:
     seen: bool
 
 
-def _fit(
-    moments: tuple[Moments, Moments, Moments], W: Tensor, largest: Tensor, count: int, make_good: MakeGood
-) -> ExpertFit:
-    fit, held, whole = moments
-    if told_apart(whole.rows, whole.G):
-        kept, found = _fitted(fit, held, whole, W, count, make_good)
-        missed = found.error * whole.energy
-        return ExpertFit(kept, found.B.T, missed, whole.energy, found.condition, seen=True)
+def _fit(halves: Halves, W: Tensor, largest: Tensor, count: int, make_good: MakeGood) -> ExpertFit:
+    told = told_apart(halves.fit.rows + halves.held.rows, W.shape[1], halves.spread)
+    made_good = make_good(*halves.against(W.T)) if told else None
+    whole = halves.whole()
+    if made_good is not None:
+        energy = whole.energy
+        kept, found = _fitted(whole, made_good, W, count)
+        return ExpertFit(kept, found.B.T, found.error * energy, energy, found.condition, seen=True)
     kept = largest[:count].sort().values
     weight = W[:, kept]
     return ExpertFit(kept, weight, whole.of(kept).error(weight.T), whole.energy, 1.0, seen=False)
@@ -98,13 +98,10 @@ def _sums(
     return pair
 
 
-def _fitted(
-    fit: Moments, held: Moments, whole: Moments, W: Tensor, count: int, make_good: MakeGood
-) -> tuple[Tensor, ConsumerFit]:
+def _fitted(whole: Moments, made_good: Compensation, W: Tensor, count: int) -> tuple[Tensor, ConsumerFit]:
     """The neurons of one expert that are kept, and what reads them."""
     dense = W.T
     kept = torch.arange(len(dense), device=W.device)
-    made_good = make_good(fit.against(dense), held.against(dense))
     if count < len(dense):
         damping = LOCAL if made_good.damping == NONE else made_good.damping
         kept = eliminate(whole.G, dense + made_good.B, damping=damping).order[:count].sort().values

@@ -40,9 +40,9 @@ def of_expert(experts: nn.Module, expert: int, routed: Routed) -> tuple[Tensor, 
     return tokens, neurons(experts, expert, routed.hidden[tokens]) * weights[:, None]
 
 
-def told_apart(rows: int, G: Tensor) -> bool:
-    """Whether an expert with these moments, (units, units), of so many tokens can be fitted."""
-    return rows >= ROWS * len(G) and float(G.trace()) > 0
+def told_apart(rows: int, units: int, spread: float) -> bool:
+    """Whether an expert of so many units can be fitted on so many tokens; `spread` is its moments' trace."""
+    return rows >= ROWS * units and spread > 0
 
 
 class Readings:
@@ -71,7 +71,7 @@ class Readings:
         for expert, (gram,) in dealt(ranks, self.site.experts, lambda expert: [self.gram(expert)]):
             G = gram.matrix
             whole = float(((W[expert] @ G) * W[expert]).sum())
-            if told_apart(gram.rows, G):
+            if told_apart(gram.rows, len(G), float(G.trace())):
                 found = eliminate(G, W[expert].T, damping=damping)
                 own[expert] = (whole, found.order, found.errors)
             else:
@@ -97,7 +97,7 @@ class Readings:
         own: dict[int, Tensor] = {}
         for expert, (gram,) in dealt(ranks, self.site.experts, lambda expert: [self.gram(expert)]):
             G, units = gram.matrix, kept[expert]
-            if told_apart(gram.rows, G):
+            if told_apart(gram.rows, len(G), float(G.trace())):
                 own[expert] = ridge(G[units[:, None], units], G[units] @ W[expert].T, damping).X.T
             else:
                 own[expert] = W[expert][:, units]

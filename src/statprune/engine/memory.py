@@ -2,8 +2,8 @@
 
     outside the blocks + one block + one site's sums and factors + hidden states
 
-Of these only the hidden states can lie in files. Nothing grows with depth but, in a survey, the few samples
-that are tried out.
+Of these only the hidden states can lie in files. With depth grow, in a survey, the few samples that are tried
+out, and the little that is known of every block.
 """
 
 import os
@@ -14,19 +14,37 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy
+from statprune.anatomy.producers import module_at
+from statprune.anatomy.sites import Site
 from statprune.calibration.batches import Batch
-from statprune.engine.carriers import MOST
+from statprune.engine.carriers import noted_numbers
 from statprune.engine.divergence import PROBE_TOKENS, SURVEYED
 from statprune.engine.survey import LEVELS
 
-MATRICES = {"stat": 4.5, "refit": 13.0}
-"""Square float64 matrices of a site's columns that are there at once, as measured (docs/offload.md)."""
+MATRICES = {"stat": (3.4, 3.0), "refit": (3.0, 6.0)}
+"""Float64 matrices of a site that are there at once: columns x columns, and columns x outputs.
+
+Counted in the code and measured (docs/offload.md): of a refit moments of the rows to fit and of those held
+out, and a factor; of targets those of both, of all, and three fits.
+"""
+
+SUMS = {"stat": (1.0, 0.0), "refit": (2.0, 2.0)}
+"""The same while they are being summed."""
+
+HEADS = 2.6
+"""Square ones more for heads by method stat, whose units are factored one by one where tokens are few."""
+
+NOTED = 9
+"""Bytes for every number that is noted for a carrier, until it is fitted."""
 
 STREAMS = {"stat": 2, "refit": 8}
 """Copies of all hidden states: both streams, and what a refit notes of the dense one at a block."""
 
 BASE = 600 * 2**20
 """Bytes of the libraries."""
+
+LEFT = 500_000
+"""Bytes that every block leaves: curves, units kept, holes in the heap; measured at 24 to 252 blocks."""
 
 
 @dataclass(frozen=True)
@@ -62,19 +80,42 @@ class Memory:
 def needed(model: PreTrainedModel, anatomy: Anatomy, batches: Sequence[Batch], method: str) -> Memory:
     """What compressing `model` on `batches` needs."""
     blocks = [_bytes(block) for block in anatomy.blocks]
-    columns = max(site.units * site.columns for site in anatomy.sites)
     width, size = int(model.config.hidden_size), model.dtype.itemsize
-    tokens = sum(batch["attention_mask"].numel() for batch in batches)
-    tries, noted = 0, 0
+    counts = [batch["attention_mask"].numel() for batch in batches]
+    tokens, tries = sum(counts), 0
     if method == "refit":
         tries = len(LEVELS) * len(anatomy.sites) * min(PROBE_TOKENS, tokens // SURVEYED)
-        noted = 4 * min(MOST, tokens * max(site.units * site.columns for site in anatomy.sites) * 2)
     return Memory(
-        outside=_bytes(model) - sum(blocks),
+        outside=_bytes(model) - sum(blocks) + LEFT * len(blocks),
         block=max(blocks),
-        site=int(MATRICES[method] * 8 * columns**2) + noted,
+        site=max(
+            _of_site(anatomy.blocks[site.block], site, method, width, (max(counts), tokens, size))
+            for site in anatomy.sites
+        ),
         hidden=(STREAMS[method] * tokens + tries) * width * size,
     )
+
+
+def _of_site(block: nn.Module, site: Site, method: str, outputs: int, sizes: tuple[int, int, int]) -> int:
+    """`sizes`: tokens of the largest batch, and of all; bytes of a number of the model."""
+    batch, tokens, size = sizes
+    columns = site.units * site.columns
+
+    def matrices(count: tuple[float, float]) -> int:
+        square = count[0]
+        if method == "stat":
+            square += 2 * site.experts  # sums and factors of all of them
+            square += HEADS if site.kind == "attention" else 0.0
+        elif getattr(module_at(block, site.consumer), "bias", None) is not None:
+            square += 1  # centred sums do not simply add up
+        # A producer is adapted as the consumer is fitted, on as many columns as hidden states are wide.
+        wide = outputs if method == "refit" else 0
+        return int(8 * max(square * columns**2 + count[1] * columns * outputs, sum(count) * wide**2))
+
+    # What a block computes of a batch, and what of it is copied and cast to be summed.
+    walking = batch * (columns * (4 * size + 6) + outputs * (8 * size + 8))
+    noted = NOTED * noted_numbers(block, site, tokens) if method == "refit" else 0
+    return noted + max(matrices(MATRICES[method]), matrices(SUMS[method]) + walking)
 
 
 def _bytes(module: nn.Module) -> int:

@@ -21,7 +21,7 @@ from statprune.calibration.stream import Reader, Stream, advance, real_rows, unt
 from statprune.engine.carriers import Notes, Observer, worthwhile
 from statprune.engine.divergence import every_row, first_of, held_out
 from statprune.linalg.held_out import Compensation
-from statprune.linalg.moments import Moments, MomentSum, in_two
+from statprune.linalg.moments import Halves, Moments, MomentSum, in_two
 
 MakeGood = Callable[[Moments, Moments], Compensation]
 """Decides how far to follow what was lost: moments of the rows to fit, and of those held out."""
@@ -119,13 +119,11 @@ class Passage:
         """The processes that share the run."""
         return self.anatomy.ranks
 
-    def moments(
-        self, site: Site, *, noting: bool
-    ) -> tuple[tuple[Moments, Moments, Moments] | None, Notes | None]:
+    def moments(self, site: Site, *, noting: bool) -> tuple[Halves | None, Notes | None]:
         """Of what the consumer reads in the thin stream, and of what it should return there.
 
         That is the dense output, and what the dense hidden state that it is added to has more than the thin
-        one. In three parts: rows to fit, rows held out, all. Besides, what its carrier is fitted on, if that
+        one. Besides, what its carrier is fitted on, if that
         is asked for and worthwhile.
         """
         outputs, consumer = self.dense.outputs[site.consumer], module_at(self.block, site.consumer)
@@ -141,8 +139,8 @@ class Passage:
                     observer.take(Z, target, self.thin.real[number])
         return self.in_two(pair), None if observer is None else observer.notes
 
-    def in_two(self, pair: tuple[MomentSum, MomentSum]) -> tuple[Moments, Moments, Moments] | None:
-        """Moments of rows to fit, held out, and all, over all processes; None but at the first."""
+    def in_two(self, pair: tuple[MomentSum, MomentSum]) -> Halves | None:
+        """Moments of rows to fit and of those held out, over all processes; None but at the first."""
         fit, held = (merged(self.ranks, each) for each in pair)
         return None if fit is None or held is None else in_two(fit, held)
 

@@ -46,9 +46,9 @@ from statprune.engine.passage import Data, MakeGood, Passage, observed
 from statprune.engine.progress import Progress, no_progress
 from statprune.engine.trace import Trace
 from statprune.linalg.elimination import eliminate
-from statprune.linalg.held_out import LOCAL, NONE, compensation, fit_consumer
+from statprune.linalg.held_out import LOCAL, NONE, ConsumerFit, compensation, fit_consumer
 from statprune.linalg.least_squares import ridge
-from statprune.linalg.moments import Moments
+from statprune.linalg.moments import Halves, Moments
 from statprune.surgery.cut import cut
 from statprune.surgery.experts import adapt_producers
 from statprune.surgery.linear import add_to_bias, set_weight, weight_of
@@ -58,9 +58,6 @@ ADAPTED, FEWEST_ADAPTED = 16, 4096
 
 CONSTANT = 1e-6
 """Share of their energy that a site's activations must move by not to count as constant."""
-
-AllMoments = tuple[Moments, Moments, Moments]
-"""Of the rows to fit, of those held out, of all."""
 
 Step = Callable[["Passage", Site, int, Trace], None]
 """Changes one site of a block: (the block's passage, the site, units to keep, the trace)."""
@@ -164,18 +161,18 @@ def adapt(at: Passage, site: Site, count: int, trace: Trace) -> None:
         tokens = int(at.thin.real[number][: len(part)].sum())
         x_thin, x_dense = hidden_of(seen[path])[:tokens], at.dense.inputs[path][number][:tokens]
         at.add(pair, number, x_thin, x_dense - x_thin)
-    moments = at.in_two(pair)
+    halves = at.in_two(pair)
     by_owner(
         at.ranks, 0, at.block, site, trace,
-        lambda: _adapt(site, linears, cast(AllMoments, moments), constant),
+        lambda: _adapt(site, linears, cast(Halves, halves), constant),
     )  # fmt: skip
 
 
-def _adapt(site: Site, linears: Sequence[Any], moments: AllMoments, constant: bool) -> None:
-    fit, held, whole = moments
-    found = compensation(fit, held)
+def _adapt(site: Site, linears: Sequence[Any], halves: Halves, constant: bool) -> None:
+    found = compensation(halves.fit, halves.held)
     if found.damping == NONE:
         return
+    whole = halves.whole()
     M = ridge(whole.G, whole.C, found.damping).X
     shift = whole.shift(M)
     for linear in linears:
@@ -200,46 +197,59 @@ def narrow(
     if site.experts:
         narrow_experts(at, site, count, trace, make_good)
         return
-    moments, notes = at.moments(site, noting=carry)
+    moments = [at.moments(site, noting=carry)]
+    notes = moments[0][1]
     kept = by_owner(
         at.ranks, 0, at.block, site, trace,
-        lambda: _narrow(at, site, count, trace, cast(AllMoments, moments), make_good),
+        lambda: _narrow(at, site, count, trace, cast(Halves, moments.pop()[0]), make_good),
     )  # fmt: skip
     if notes is not None and kept is not None:
         improve(at.block, site, kept, notes, at.ranks)
 
 
 def _narrow(
-    at: Passage, site: Site, count: int, trace: Trace, moments: AllMoments, make_good: MakeGood
+    at: Passage, site: Site, count: int, trace: Trace, halves: Halves, make_good: MakeGood
 ) -> Tensor | None:
     """Choose, cut and fit by these moments; the units kept, None where its activations are constant."""
-    fit, held, whole = moments
-    W = consumer_weight(site, at.block)
-    dense = W.T
-    kept = torch.arange(site.units, device=W.device)
-    if _silent(whole):  # any of its units do; what they bring is a constant
-        kept = kept[:count]
-        columns = site.columns_of(kept)
-        part = whole.of(columns)
-        _cut(at, site, kept, W[:, columns], part.shift(dense[columns]))
-        left = part.error(dense[columns])
-        trace.add(site, kept.tolist(), sqrt(left / whole.energy) if whole.energy > 0 else 0.0, 1.0, 0)
+    if _silent(halves):  # any of its units do; what they bring is a constant
+        _cut_silent(at, site, count, halves.whole(), trace)
         return None
-    made_good = make_good(fit.against(dense), held.against(dense))
-    if count < site.units:
-        damping = LOCAL if made_good.damping == NONE else made_good.damping
-        chosen = eliminate(whole.G, dense + made_good.B, unit=site.columns, damping=damping)
-        kept = chosen.order[:count].sort().values
-    found = fit_consumer(whole, W, site.columns_of(kept), made_good.damping)
+    kept, found = _chosen(at, site, count, halves, make_good)
+    del halves  # large, and so is what comes
     _cut(at, site, kept, found.B.T, found.shift)
     trace.add(site, kept.tolist(), sqrt(found.error), found.condition, len(kept) * site.columns)
     return kept
 
 
-def _silent(whole: Moments) -> bool:
+def _chosen(
+    at: Passage, site: Site, count: int, halves: Halves, make_good: MakeGood
+) -> tuple[Tensor, ConsumerFit]:
+    """The units kept, and what their consumer becomes; uses `halves` up."""
+    made_good = make_good(*halves.against(consumer_weight(site, at.block).T))
+    whole, W = halves.whole(), consumer_weight(site, at.block)
+    kept = torch.arange(site.units, device=W.device)
+    if count < site.units:
+        local = LOCAL if made_good.damping == NONE else made_good.damping
+        chosen = eliminate(whole.G, W.T + made_good.B, unit=site.columns, damping=local)
+        kept = chosen.order[:count].sort().values
+    damping = made_good.damping
+    del made_good
+    return kept, fit_consumer(whole, W, site.columns_of(kept), damping)
+
+
+def _silent(halves: Halves) -> bool:
     """Whether the activations are constant, up to rounding."""
-    spread, mean = float(whole.G.trace()), float(whole.mean_input.square().sum())
-    return spread <= CONSTANT * (spread + whole.rows * mean)
+    rows, mean = halves.fit.rows + halves.held.rows, float(halves.fit.mean_input.square().sum())
+    return halves.spread <= CONSTANT * (halves.spread + rows * mean)
+
+
+def _cut_silent(at: Passage, site: Site, count: int, whole: Moments, trace: Trace) -> None:
+    W, kept = consumer_weight(site, at.block), torch.arange(count, device=whole.G.device)
+    columns = site.columns_of(kept)
+    part, weight = whole.of(columns), W.T[columns]
+    _cut(at, site, kept, weight.T, part.shift(weight))
+    left = part.error(weight)
+    trace.add(site, kept.tolist(), sqrt(left / whole.energy) if whole.energy > 0 else 0.0, 1.0, 0)
 
 
 def _cut(at: Passage, site: Site, kept: Tensor, weight: Tensor, shift: Tensor) -> None:

@@ -114,7 +114,7 @@ def _candidates(
             wholes[site.name] = whole
     for site in sites:
         if site.name in wholes:
-            found[site.name] = _of_site(site, block, wholes.pop(site.name).matrix)
+            found[site.name] = _of_site(site, block, wholes.pop(site.name).take())
     return {site.name: ranks.same(found.get(site.name), anatomy.owner_of(site)) for site in sites}
 
 
@@ -156,6 +156,7 @@ def _narrowed(site: Site, block: nn.Module, G: Tensor, W: Tensor, kept: Tensor) 
     """What the consumer's weight becomes if it reads the units `kept` alone."""
     columns = site.columns_of(kept)
     narrowed = torch.zeros_like(weight_of(module_at(block, site.consumer)))
-    fitted = ridge(G[columns[:, None], columns], G[columns] @ W.T, DAMPING)
+    target = G[columns] @ W.T  # before the other part of G is copied, so that one is there at a time
+    fitted = ridge(G[columns[:, None], columns], target, DAMPING)
     narrowed[:, columns] = fitted.X.T.to(narrowed.dtype)
     return narrowed

@@ -1,6 +1,6 @@
 """What was done at each site, and what it cost."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -71,3 +71,8 @@ class Trace:
     def to_json(self) -> dict[str, Any]:
         """JSON-able content."""
         return asdict(self)
+
+    @staticmethod
+    def of_json(content: Mapping[str, Any]) -> "Trace":
+        """What `to_json` gave."""
+        return Trace(**{**content, "sites": [SiteTrace(**each) for each in content["sites"]]})

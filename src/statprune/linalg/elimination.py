@@ -29,6 +29,8 @@ from statprune.linalg.least_squares import damped_factor
 AT_ONCE = 1 / 16
 """Share of the units left that is taken away between two downdates, where a unit is a single column."""
 
+_ROWS = 256  # of a matrix that is compacted, at a time
+
 CANDIDATES = 3
 """So many times the units taken at once are looked at, one after the other, before they are taken."""
 
@@ -74,9 +76,10 @@ def eliminate(
         raise ValueError(f"B has {B.shape[0]} rows for {G.shape[0]} columns; pass one for each.")
     if not 0 < at_once <= 1:
         raise ValueError(f"at_once is {at_once!r}; pass a share above 0 and at most 1.")
-    lower = damped_factor(G, damping).lower
-    # The inverse itself is what is downdated; it comes from the factor, of a matrix that is damped.
-    P = torch.cholesky_inverse(lower)
+    # The inverse itself is what is downdated; it comes from the factor, of a matrix that is damped, in whose
+    # memory it stays.
+    P = damped_factor(G, damping).lower
+    P = torch.cholesky_inverse(P, out=P).mT.contiguous()
     left = torch.arange(units, device=G.device)
     taken: list[Tensor] = []
     added: list[Tensor] = []
@@ -163,5 +166,14 @@ def _without(P: Tensor, B: Tensor, chosen: Tensor, unit: int) -> tuple[Tensor, T
             "more. Raise damping, or give more calibration rows."
         )
     solved = torch.cholesky_solve(torch.cat([across.T, B[gone]], dim=1), lower)
-    P = P[kept[:, None], kept].addmm_(across, solved[:, : kept.numel()], alpha=-1)
-    return P, B[kept] - across @ solved[:, kept.numel() :]
+    P = _compacted(P, kept).addmm_(across, solved[:, : kept.numel()], alpha=-1)
+    return P, B[kept].sub_(across @ solved[:, kept.numel() :])
+
+
+def _compacted(P: Tensor, kept: Tensor) -> Tensor:
+    """P[kept][:, kept] in the memory of P, which is contiguous; `kept` (count,) int64 is sorted."""
+    count, memory = kept.numel(), P.view(-1)
+    for start in range(0, count, _ROWS):
+        part = P[kept[start : start + _ROWS, None], kept]  # no row behind these has been written over
+        memory[start * count :][: part.numel()] = part.view(-1)
+    return memory[: count * count].view(count, count)

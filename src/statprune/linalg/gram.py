@@ -48,13 +48,11 @@ class Gram:
     @property
     def matrix(self) -> Tensor:
         """G = Z^T Z, (width, width), a copy, symmetric to the last bit."""
-        G = self._upper.clone()
-        for start in range(0, len(G), _PANEL):
-            stop = start + _PANEL
-            square = G[start:stop, start:stop]
-            square.copy_(square.triu() + square.triu(1).T)
-            G[stop:, start:stop] = G[start:stop, stop:].T
-        return G
+        return _symmetric(self._upper.clone())
+
+    def take(self) -> Tensor:
+        """The same in the memory of the sum, of which nothing is left."""
+        return _symmetric(self._upper)
 
     def update(
         self,
@@ -142,6 +140,10 @@ class CrossGram:
         """C = A^T B, (left, right), a copy."""
         return self._sum.clone()
 
+    def take(self) -> Tensor:
+        """The same in the memory of the sum, of which nothing is left."""
+        return self._sum
+
     def update(
         self,
         A: Tensor,  # (n, left)
@@ -180,6 +182,16 @@ class CrossGram:
             ValueError: the shape is another one.
         """
         _add(self._sum, matrix)
+
+
+def _symmetric(G: Tensor) -> Tensor:
+    """G with its upper triangle on both sides of the diagonal, in place."""
+    for start in range(0, len(G), _PANEL):
+        stop = start + _PANEL
+        square = G[start:stop, start:stop]
+        square.copy_(square.triu() + square.triu(1).T)
+        G[stop:, start:stop] = G[start:stop, stop:].T
+    return G
 
 
 def _chunks(Z: Tensor, total: Tensor, product_dtype: torch.dtype | None) -> Iterator[Tensor]:

@@ -25,7 +25,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from statprune.linalg.least_squares import ridge
@@ -70,15 +69,18 @@ def compensation(
     Raises:
         NumericalError: a damped Gram matrix has no Cholesky factor, whatever the rescue.
     """
-    nothing = Compensation(torch.zeros_like(lost.C), NONE, 1.0)
-    if held.energy <= 0:
-        return nothing
-    found = [nothing]
-    for damping in dampings:
-        B = ridge(lost.G, lost.C, damping).X
-        found.append(Compensation(B, damping, held.error(B) / held.energy))
-    least = min(each.held_out for each in found)
-    return next(each for each in found if each.held_out <= least + NEARLY * (1 - least))
+    found = [Compensation(lost.C.new_zeros(()).expand_as(lost.C), NONE, 1.0)]
+    for damping in dampings if held.energy > 0 else ():
+        found.append(_tried(lost, held, damping))
+        least = min(each.held_out for each in found)
+        # What is too far from the least stays so: its fit is not kept.
+        found = [each for each in found if each.held_out <= least + NEARLY * (1 - least)]
+    return found[0]
+
+
+def _tried(lost: Moments, held: Moments, damping: float) -> Compensation:
+    B = ridge(lost.G, lost.C, damping).X
+    return Compensation(B, damping, held.error(B) / held.energy)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +103,7 @@ class ConsumerFit:
 def fit_consumer(
     whole: Moments,  # of all rows
     weight: Tensor,  # (out, m) the dense weight
-    kept: Tensor,  # (count,) int64 columns
+    kept: Tensor,  # (count,) int64 columns, sorted
     damping: float,  # lambda_2
 ) -> ConsumerFit:
     """The consumer of the columns `kept`.
@@ -110,11 +112,11 @@ def fit_consumer(
         NumericalError: a damped Gram matrix has no Cholesky factor, whatever the rescue.
     """
     W = weight.T.to(whole.G)
-    part = whole.of(kept)
-    local = whole.G[kept] @ W
-    if kept.numel() == whole.G.shape[0]:
-        B, condition = W[kept], 1.0  # nothing is dropped: the dense weight is the fit
+    if kept.numel() == whole.G.shape[0]:  # nothing is dropped: the dense weight is the fit
+        part, local, B, condition = whole, whole.G @ W, W[kept], 1.0
     else:
+        local = whole.G[kept] @ W
+        part = whole.of(kept)
         solved = ridge(part.G, local, LOCAL)
         B, condition = solved.X, solved.condition
     if damping != NONE:

@@ -21,6 +21,8 @@ from torch import Tensor
 from statprune.errors import NumericalError, NumericalWarning
 from statprune.linalg.checks import require_matrix
 
+_PANEL = 384  # columns whose absolute values are summed at a time
+
 
 @dataclass(frozen=True, eq=False)
 class Solution:
@@ -103,9 +105,11 @@ def ridge(
     """
     _require_system(G, C)
     factor = damped_factor(G, damping, max_condition=max_condition, attempts=attempts)
-    return Solution(
-        X=torch.cholesky_solve(C, factor.lower), condition=factor.condition, damping=factor.damping
-    )
+    # As torch.cholesky_solve, which copies the factor.
+    X = C.mT.clone(memory_format=torch.contiguous_format).mT
+    torch.linalg.solve_triangular(factor.lower, X, upper=False, out=X)
+    torch.linalg.solve_triangular(factor.lower.mT, X, upper=True, out=X)
+    return Solution(X=X, condition=factor.condition, damping=factor.damping)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,11 +152,14 @@ def damped_factor(
     condition = float("inf")
     for rescue in _rescues(m * torch.finfo(G.dtype).eps, attempts):
         used = damping + rescue
-        damped = G.clone()
-        damped.diagonal().add_(used * mean)
-        lower, failed = torch.linalg.cholesky_ex(damped)
+        # One copy, columns first, becomes the factor.
+        lower = G.mT.clone(memory_format=torch.contiguous_format).mT
+        lower.diagonal().add_(used * mean)
+        norm = one_norm(lower)
+        failed = torch.zeros((), dtype=torch.int32, device=G.device)
+        torch.linalg.cholesky_ex(lower, out=(lower, failed))
         if int(failed) == 0:
-            condition = condition_of_positive(damped, lower)
+            condition = condition_of_positive(norm, lower)
             if condition <= limit:
                 if rescue:
                     _announce(f"ridge: damping raised from {damping:.1e} to {used:.1e} of the mean diagonal.")
@@ -183,20 +190,24 @@ def condition_of_upper(
     )
 
 
+def one_norm(G: Tensor) -> float:
+    """||G||_1 of a matrix that is not empty, some columns at a time."""
+    return max(float(part.abs().sum(dim=0).max()) for part in torch.split(G, _PANEL, dim=1))
+
+
 def condition_of_positive(
-    G: Tensor,  # (m, m) symmetric positive definite, m > 0
+    norm: float,  # ||G||_1 of G (m, m) symmetric positive definite, m > 0
     lower: Tensor,  # (m, m) its lower Cholesky factor
 ) -> float:
     """Estimated ||G||_1 ||G^-1||_1: LAPACK `pocon` on the CPU, Hager-Higham elsewhere."""
-    norm = float(torch.linalg.matrix_norm(G, 1))
-    if G.device.type == "cpu":
-        pocon = lapack.dpocon if G.dtype == torch.float64 else lapack.spocon
+    if lower.device.type == "cpu":
+        pocon = lapack.dpocon if lower.dtype == torch.float64 else lapack.spocon
         return _reciprocal(float(pocon(lower.detach().numpy(), norm, uplo="L")[0]))
 
     def solve(b: Tensor) -> Tensor:
         return torch.cholesky_solve(b, lower)
 
-    return norm * inverse_one_norm(solve, solve, G.new_full((G.shape[0], 1), 1 / G.shape[0]))
+    return norm * inverse_one_norm(solve, solve, lower.new_full((len(lower), 1), 1 / len(lower)))
 
 
 def inverse_one_norm(

@@ -5,13 +5,16 @@ Sources: the normal equations with centred variables, Golub & Van Loan, Matrix C
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from statprune.linalg.checks import require_width
 from statprune.linalg.gram import CrossGram, Gram
+
+_PANEL = 512  # columns of targets whose errors are formed at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,19 +48,24 @@ class Moments:
 
     def error(self, B: Tensor) -> float:
         """||Y - Z B||^2 for B (m, out), over all rows."""
-        return self._error(B, self.G @ B)
+        return self._error(B, lambda part: self.G @ B[:, part])
 
-    def _error(self, B: Tensor, fitted: Tensor) -> float:
-        explained = (B * (2 * self.C - fitted)).sum()
-        return max(0.0, self.energy - float(explained))
+    def _error(self, B: Tensor, fitted: Callable[[slice], Tensor]) -> float:
+        """`fitted` gives some columns of G B."""
+        explained = 0.0
+        for start in range(0, B.shape[1], _PANEL):
+            part = slice(start, start + _PANEL)
+            explained += float((B[:, part] * (2 * self.C[:, part] - fitted(part))).sum())
+        return max(0.0, self.energy - explained)
 
-    def against(self, B: Tensor) -> Moments:
-        """The same for the targets Y - Z B that a fit B (m, out) leaves."""
+    def against(self, B: Tensor, *, overwrite: bool = False) -> Moments:
+        """The same for the targets Y - Z B that a fit B (m, out) leaves; `overwrite` takes C for it."""
         fitted = self.G @ B
+        energy = self._error(B, lambda part: fitted[:, part])
         return Moments(
             self.G,
-            self.C - fitted,
-            self._error(B, fitted),
+            self.C.sub_(fitted) if overwrite else self.C - fitted,
+            energy,
             self.mean_input,
             self.shift(B),
             self.rows,
@@ -128,9 +136,10 @@ class MomentSum:
             Y = _less(Y, self._target_shift, self._products)
         self._cross.update(Z, Y, product_dtype=self._products)
         self._gram.update(Z, product_dtype=self._products)
-        self._input_sum += Z.sum(dim=0, dtype=torch.float64).to(self._input_sum.device)
-        self._target_sum += Y.sum(dim=0, dtype=torch.float64).to(self._target_sum.device)
-        self._energy += Y.double().square().sum().to(self._energy.device)
+        if self._constant:
+            self._input_sum += Z.sum(dim=0, dtype=torch.float64).to(self._input_sum.device)
+            self._target_sum += Y.sum(dim=0, dtype=torch.float64).to(self._target_sum.device)
+        self._energy += Y.to(torch.float64, copy=True).square_().sum().to(self._energy.device)
 
     def merge(self, other: MomentSum) -> None:
         """Add what `other` has seen."""
@@ -142,14 +151,14 @@ class MomentSum:
         self._gram.merge(other._gram)
         self._cross.merge(other._cross)
         if n and self._constant:
-            self._gram.add(torch.outer(a, s) + torch.outer(s, a) + n * torch.outer(a, a))
-            self._cross.add(torch.outer(a, t) + torch.outer(s, b) + n * torch.outer(a, b))
+            self._gram.add(torch.outer(a, s).add_(torch.outer(s, a)).add_(torch.outer(a, a).mul_(n)))
+            self._cross.add(torch.outer(a, t).add_(torch.outer(s, b)).add_(torch.outer(a, b).mul_(n)))
         self._input_sum += s + n * a
         self._target_sum += t + n * b
         self._energy += other._energy + 2 * (b @ t) + n * (b @ b)
 
     def moments(self) -> Moments:
-        """Of all rows, about their own means where the fit has a constant."""
+        """Of all rows, about their own means where the fit has a constant; nothing is left of the sums."""
         return self._about(*self._means())
 
     def _means(self) -> tuple[Tensor, Tensor]:
@@ -163,10 +172,12 @@ class MomentSum:
     def _about(self, mean_input: Tensor, mean_target: Tensor) -> Moments:
         a, b = mean_input - self._input_shift, mean_target - self._target_shift
         s, t, n = self._input_sum, self._target_sum, self.rows
-        G, C = self._gram.matrix, self._cross.matrix
+        G, C = self._gram.take(), self._cross.take()
+        del self._gram, self._cross
         if self._constant:
-            G = G - torch.outer(a, s) - torch.outer(s, a) + n * torch.outer(a, a)
-            C = C - torch.outer(a, t) - torch.outer(s, b) + n * torch.outer(a, b)
+            for M, left, right, u, v in ((G, a, s, s, a), (C, a, t, s, b)):
+                M.sub_(torch.outer(left, right)).sub_(torch.outer(u, v))
+                M.add_(torch.outer(a, v).mul_(n))
         energy = self._energy - 2 * (b @ t) + n * (b @ b)
         return Moments(G, C, float(energy), mean_input, mean_target, n)
 
@@ -182,10 +193,46 @@ def _less(rows: Tensor, shift: Tensor, least: torch.dtype) -> Tensor:
     return rows.to(shift.device, dtype) - shift.to(dtype)
 
 
-def in_two(fit: MomentSum, held: MomentSum) -> tuple[Moments, Moments, Moments]:
-    """The moments of the rows to fit, of those held out, and of all, centred about the means of all rows."""
-    whole = MomentSum(*fit._cross.matrix.shape, constant=fit._constant, device=fit._energy.device)
-    whole.merge(fit)
-    whole.merge(held)
-    a, b = whole._means()
-    return fit._about(a, b), held._about(a, b), whole.moments()
+@dataclass(eq=False)
+class Halves:
+    """Moments of the rows to fit, and of those held out, about the means of all rows.
+
+    Memory: m^2 + m out numbers for each, and m out for all; m^2 more where the fit has a constant.
+    """
+
+    fit: Moments
+    held: Moments
+    _whole: Moments
+    _shared: bool  # whether _whole.G is still that of `fit`
+
+    @property
+    def spread(self) -> float:
+        """The trace of G over all rows."""
+        return float(self.fit.G.trace() + self.held.G.trace())
+
+    def against(self, B: Tensor) -> tuple[Moments, Moments]:
+        """The two for the targets Y - Z B that a fit B (m, out) leaves; those of Y are gone."""
+        self.fit = self.fit.against(B, overwrite=True)
+        self.held = self.held.against(B, overwrite=True)
+        return self.fit, self.held
+
+    def whole(self) -> Moments:
+        """Of all rows; the two are gone."""
+        if self._shared:
+            self._whole.G.add_(self.held.G)
+        del self.fit, self.held
+        return self._whole
+
+
+def in_two(fit: MomentSum, held: MomentSum) -> Halves:
+    """The moments of two sums, of which nothing is left."""
+    if fit._constant:
+        whole = MomentSum(len(fit._input_sum), len(fit._target_sum), constant=True, device=fit._energy.device)
+        whole.merge(fit)
+        whole.merge(held)
+        a, b = whole._means()
+        return Halves(fit._about(a, b), held._about(a, b), whole.moments(), _shared=False)
+    rows, energy = fit.rows + held.rows, float(fit._energy + held._energy)
+    first, second = fit.moments(), held.moments()
+    both = replace(first, C=first.C + second.C, energy=energy, rows=rows)
+    return Halves(first, second, both, _shared=True)
