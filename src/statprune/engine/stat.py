@@ -98,6 +98,7 @@ def stat(
     is not made again.
     """
     factors: dict[str, Factor | ExpertFactors] = {}
+    curves: dict[str, Curve] = {}
     if not isinstance(plan, Plan):
         started = perf_counter()
         kept = not anatomy.shelf.lends
@@ -125,7 +126,8 @@ def stat(
             recall(earlier, trace, thin)
         else:
             for site in neurons:
-                _prune(block, site, factors.pop(site.name), plan[site], trace)
+                known = curves[site.name].output if site.name in curves else None
+                _prune(block, site, factors.pop(site.name), plan[site], trace, known)
             walked = through_block(thin, block, index, heads, make)
             for site in heads:
                 _prune(block, site, factor_of(site, block, walked.pop(site.name)), plan[site], trace)
@@ -135,9 +137,16 @@ def stat(
     return plan
 
 
-def _prune(block: nn.Module, site: Site, factor: Factor | ExpertFactors, count: int, trace: Trace) -> None:
+def _prune(
+    block: nn.Module,
+    site: Site,
+    factor: Factor | ExpertFactors,
+    count: int,
+    trace: Trace,
+    errors: Tensor | None = None,  # (units + 1,) of the output, where they are known
+) -> None:
     weight = consumer_weight(site, block)
-    errors = factor.errors(weight)
+    errors = factor.errors(weight) if errors is None else errors
     part = factor.interpolation(count)
     cut(block, site, part.kept, weight @ part.T.mT)
     relative = float(errors[count] / errors[0]) if float(errors[0]) > 0 else 0.0
