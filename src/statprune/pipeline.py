@@ -255,6 +255,7 @@ def _make(prepared: Prepared, recipe: Recipe) -> MakeAccumulator:
         tokens=prepared.samples.tokens,
         generator=torch.Generator().manual_seed(recipe.seed),
         device=prepared.opened.model.device,
+        dtype=prepared.opened.model.dtype,
     )
 
 

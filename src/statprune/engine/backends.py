@@ -22,17 +22,36 @@ def rows_seen(backend: Backend, *, samples: int, tokens: int) -> int:
     return tokens if backend in ("gram", "qr") else min(ROWS_PER_SAMPLE * samples, tokens)
 
 
+ROWS_FOR_FLOAT32 = 4
+"""So many tokens a column, and the Gram matrix of float32 activations is summed from products in float32."""
+
+
 def maker(
-    backend: Backend, *, samples: int, tokens: int, generator: torch.Generator, device: torch.device
+    backend: Backend,
+    *,
+    samples: int,
+    tokens: int,
+    generator: torch.Generator,
+    device: torch.device,
+    dtype: torch.dtype = torch.float64,
 ) -> MakeAccumulator:
     """A function that makes an empty accumulator, on `device`, for a number of columns.
 
-    `gram` (float64) and `qr` are exact up to rounding; the sketches, as in the paper, hold 100 rows a sample
+    `gram` (float64 sums) and `qr` are exact up to rounding. Where the activations' `dtype` is coarser than
+    float64 and there are ROWS_FOR_FLOAT32 tokens a column, products are formed in float32: what that changes
+    in the outputs of the pruned model is of the size of what float32 activations change there
+    (docs/decisions/0011-precision-of-products.md). With fewer tokens a site may lack rank, which only float64
+    tells from noise; the sketches, as in the paper, hold 100 rows a sample
     (but not more than `tokens`) and are exact up to O(1 / sqrt(rows)) in the Gram matrix's entries, drawn
     from `generator`. Units beyond the rows of a sketch cannot be told apart.
     """
     if backend == "gram":
-        return partial(Gram, device=device)
+
+        def gram(columns: int) -> Gram:
+            many = dtype != torch.float64 and tokens >= ROWS_FOR_FLOAT32 * columns
+            return Gram(columns, device=device, product_dtype=torch.float32 if many else None)
+
+        return gram
     if backend == "qr":
         return partial(TallQR, device=device)
     sketch = GaussianSketch if backend == "gaussian" else CountSketch

@@ -118,6 +118,7 @@ def stat(
     is not made again.
     """
     factors: Factors = {}
+    curves: dict[str, Curve] = {}
     if not isinstance(plan, Plan):
         started = perf_counter()
         kept = not anatomy.shelf.lends
@@ -145,7 +146,8 @@ def stat(
             recall(earlier, trace, thin, anatomy.ranks)
         else:
             for site in neurons:
-                _prune(anatomy, block, site, factors.pop(site.name), plan[site], trace)
+                known = curves.get(site.name)
+                _prune(anatomy, block, site, factors.pop(site.name), plan[site], trace, known)
             walked = _factors(anatomy, thin, block, index, heads, make)
             for site in heads:
                 _prune(anatomy, block, site, walked.pop(site.name), plan[site], trace)
@@ -178,18 +180,26 @@ def _prune(
     factor: Factor | ExpertFactors | None,
     count: int,
     trace: Trace,
+    known: Curve | None = None,
 ) -> None:
-    """Cut `site` with its factor, where it is."""
+    """Cut `site` with its factor, where it is; `known` is its curve, if that was read off already."""
     owner = anatomy.owner_of(site)
     by_owner(
         anatomy.ranks, owner, block, site, trace,
-        lambda: _cut(block, site, cast(Factor | ExpertFactors, factor), count, trace),
+        lambda: _cut(block, site, cast(Factor | ExpertFactors, factor), count, trace, known),
     )  # fmt: skip
 
 
-def _cut(block: nn.Module, site: Site, factor: Factor | ExpertFactors, count: int, trace: Trace) -> None:
+def _cut(
+    block: nn.Module,
+    site: Site,
+    factor: Factor | ExpertFactors,
+    count: int,
+    trace: Trace,
+    known: Curve | None,
+) -> None:
     weight = consumer_weight(site, block)
-    errors = factor.errors(weight)
+    errors = factor.errors(weight) if known is None else known.output
     part = factor.interpolation(count)
     cut(block, site, part.kept, weight @ part.T.mT)
     relative = float(errors[count] / errors[0]) if float(errors[0]) > 0 else 0.0

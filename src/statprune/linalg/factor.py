@@ -23,6 +23,8 @@ from statprune.errors import NumericalError
 from statprune.linalg.checks import require_finite
 from statprune.linalg.least_squares import solve_upper
 
+_PANEL = 512  # rows of the triangle in one product
+
 
 @dataclass(frozen=True, eq=False)
 class Interpolation:
@@ -111,13 +113,15 @@ class Factor:
             ValueError: `weight` is not (out, m).
             NonFiniteError: `weight` holds NaN or infinity.
         """
-        rows = self.R
-        if weight is not None:
-            rows = rows @ self._unscaled(weight)[:, self.columns].T
-        energy = rows.double().square().sum(dim=1)  # (rank,)
+        energy = self.R.new_zeros(self.rank, dtype=torch.float64)
+        read = None if weight is None else self._unscaled(weight)[:, self.columns].T
+        for start in range(0, self.rank, _PANEL):
+            here = slice(start, start + _PANEL)
+            rows = self.R[here, start:]  # zeros to the left of it, so half of the product is left out
+            energy[here] = (rows if read is None else rows @ read[start:]).double().square().sum(dim=1)
         # Summed from the small end, so that a small error is not the difference of two large ones.
         trailing = torch.cat([energy.flip(0).cumsum(0).flip(0), energy.new_zeros(1)])
-        first_positions = torch.arange(self.units + 1, device=rows.device) * self.unit
+        first_positions = torch.arange(self.units + 1, device=energy.device) * self.unit
         return trailing[torch.searchsorted(self.pivots, first_positions)].sqrt().to(self.R.dtype)
 
     def interpolation(self, count: int) -> Interpolation:

@@ -30,12 +30,19 @@ class Gram:
     Args:
         width: columns of Z.
         device: where the sum lives; rows are moved there.
-        dtype: of the sum, and of the products unless `update` says otherwise.
+        dtype: of the sum, and of the products unless told otherwise.
+        product_dtype: of the products, where `update` does not say.
     """
 
     def __init__(
-        self, width: int, *, device: torch.device | str | None = None, dtype: torch.dtype = torch.float64
+        self,
+        width: int,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float64,
+        product_dtype: torch.dtype | None = None,
     ) -> None:
+        self._product_dtype = product_dtype or dtype
         self._upper = torch.zeros(width, width, device=device, dtype=dtype)
         self._eps = torch.finfo(dtype).eps  # of the coarsest product in the sum
         self._rows = 0
@@ -71,11 +78,12 @@ class Gram:
         """
         width = self._upper.shape[0]
         require_width(Z, width, "Z")
+        product_dtype = product_dtype or self._product_dtype
         for rows in _chunks(Z, self._upper, product_dtype):
             for start in range(0, width, _PANEL):
                 stop = start + _PANEL
                 _add_product(self._upper[start:stop, start:], rows[:, start:stop], rows[:, start:])
-        self._eps = max(self._eps, torch.finfo(product_dtype or self._upper.dtype).eps)
+        self._eps = max(self._eps, torch.finfo(product_dtype).eps)
         self._rows += Z.shape[0]
 
     def merge(self, other: Gram) -> None:
