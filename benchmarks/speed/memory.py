@@ -74,8 +74,8 @@ CASES = {
     "wide, refit": Case(WIDE, "refit", (32, 256), "2.5GB"),
     "wide, stat": Case(WIDE, "stat", (32, 256), "2.5GB"),
     "ten times its memory": Case((4096, 1024, 252, 8, 64), "stat", (16, 64), "1GB"),
-    "7b": Case(SEVEN, "stat", (16, 1024), "6GB", 32000),
-    "7b, refit": Case(SEVEN, "refit", (16, 1024), "7GB", 32000),
+    "7b": Case(SEVEN, "stat", (8, 128), "6GB", 32000),
+    "7b, refit": Case(SEVEN, "refit", (8, 128), "7GB", 32000),
 }
 """The last three take long, and much disk: they run only when they are asked for."""
 
