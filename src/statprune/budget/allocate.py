@@ -5,14 +5,16 @@
 """
 
 import heapq
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import ceil, floor, lcm, sqrt
 
 from statprune.anatomy.parts import Kind
 from statprune.anatomy.sites import Site, blocks_of
 from statprune.budget.cost import Price
-from statprune.budget.curves import Curves
+from statprune.budget.curves import Curve, Curves
 from statprune.budget.plan import Plan
 from statprune.budget.restrictions import Restrictions
 from statprune.errors import BudgetError
@@ -131,12 +133,14 @@ def uniform(curves: Curves, sites: Sequence[Site], budget: Budget) -> Plan:
     best: tuple[float, Plan] | None = None
     blocks = blocks_of(sites)
     legal = [set(budget.widths(site, blocks)) for site in attention]
+    levels = _levels_in_common(forward, budget)
     for heads in sorted(set.intersection(*legal)) if legal else (0,):
         widths = {site.name: heads for site in attention}
         spare = budget.limit(sites) - _cost_of(widths, attention, budget.cost)
-        neurons = _most_neurons(spare, forward, budget)
-        if neurons is None:
+        fitting = [neurons for neurons, cost in levels if cost <= spare]
+        if not fitting:
             continue
+        neurons = fitting[-1]
         widths |= neurons
         error = sum(float(curves[name].relative()[count]) for name, count in widths.items())
         if best is None or error < best[0]:
@@ -163,11 +167,12 @@ def published(curves: Curves, sites: Sequence[Site], budget: Budget, kind: Kind)
     attention, forward = _by_kind(sites)
     depth = {site.name: _depth_weight(site, len(attention), kind) for site in sites}
     most = max((site.units for site in attention), default=0)
+    ladders = [_Ladder.of(site, curves[site.name], depth[site.name], budget) for site in forward]
     best: tuple[float, dict[str, int]] | None = None
     for heads in range(1, most + 1) if attention else (0,):
         kept, cutoff = _heads_above(curves, attention, depth, heads * len(attention))
         spare = budget.limit(sites) - _cost_of(kept, attention, budget.cost)
-        neurons = _neurons_above(curves, forward, depth, spare, budget)
+        neurons = _neurons_above(ladders, spare)
         if neurons is None:
             continue
         trailing = [float(curves[name].trailing[count]) for name, count in neurons.items()]
@@ -195,16 +200,16 @@ def _depth_weight(site: Site, blocks: int, kind: Kind) -> float:
     return sqrt(blocks - site.block) + 1 if kind == "encoder" else 1.0
 
 
-def _most_neurons(spare: float, forward: Sequence[Site], budget: Budget) -> dict[str, int] | None:
-    fitting = None
+def _levels_in_common(forward: Sequence[Site], budget: Budget) -> list[tuple[dict[str, int], float]]:
+    """Neurons of every site that all blocks may have, ascending, and what they cost."""
     narrowest: dict[str, Site] = {}
     for site in sorted(forward, key=lambda site: site.units):
         narrowest.setdefault(site.part, site)
+    found = []
     for by_part in tied({part: budget.levels(s.units, budget.step(s)) for part, s in narrowest.items()}):
         widths = {site.name: by_part[site.part] for site in forward}
-        if _cost_of(widths, forward, budget.cost) <= spare:
-            fitting = widths
-    return fitting
+        found.append((widths, _cost_of(widths, forward, budget.cost)))
+    return found
 
 
 def tied(levels: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
@@ -216,7 +221,7 @@ def tied(levels: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
     finest = max(levels.values(), key=len, default=[0])
     return [
         {
-            part: max([each for each in legal if each * finest[-1] <= level * legal[-1]], default=legal[0])
+            part: legal[max(0, bisect_right(legal, level * legal[-1] // finest[-1]) - 1)]
             for part, legal in levels.items()
         }
         for level in finest
@@ -245,36 +250,44 @@ def _heads_above(
     return kept, cutoff
 
 
-def _neurons_above(
-    curves: Curves, forward: Sequence[Site], depth: Mapping[str, float], spare: float, budget: Budget
-) -> dict[str, int] | None:
+@dataclass(frozen=True)
+class _Ladder:
+    """Legal widths of a site from the least on, their costs, and the weighted mean |R_kk| up to the next."""
+
+    name: str
+    widths: list[int]
+    costs: list[float]
+    gains: list[float]
+
+    @classmethod
+    def of(cls, site: Site, curve: Curve, weight: float, budget: Budget) -> "_Ladder":
+        least = budget.smallest(site)
+        widths = [width for width in budget.levels(site.units, budget.step(site)) if width >= least]
+        means = [curve.steps[here:after].mean() for here, after in pairwise(widths)]
+        return cls(
+            site.name,
+            widths,
+            [budget.cost.of_width(site, width) for width in widths],
+            [float(mean) * weight for mean in means],
+        )
+
+
+def _neurons_above(ladders: Sequence[_Ladder], spare: float) -> dict[str, int] | None:
     """Neurons by falling weighted |R_kk|, in steps of the multiple, until nothing more fits into `spare`."""
-    kept = {site.name: budget.smallest(site) for site in forward}
-    left = spare - _cost_of(kept, forward, budget.cost)
+    left = spare - sum(ladder.costs[0] for ladder in ladders)
     if left < 0:
         return None
-    queue: list[tuple[float, int]] = []
-
-    def offer(position: int) -> None:
-        site = forward[position]
-        count = kept[site.name]
-        if count < site.units:
-            step = curves[site.name].steps[count : _next_level(count, site, budget)]
-            heapq.heappush(queue, (-float(step.mean()) * depth[site.name], position))
-
-    for position in range(len(forward)):
-        offer(position)
+    rungs = [0] * len(ladders)
+    queue = [(-ladder.gains[0], position) for position, ladder in enumerate(ladders) if ladder.gains]
+    heapq.heapify(queue)
     while queue:
         _, position = heapq.heappop(queue)
-        site = forward[position]
-        wider = _next_level(kept[site.name], site, budget)
-        price = budget.cost.of_width(site, wider) - budget.cost.of_width(site, kept[site.name])
-        if price <= left:
-            left -= price
-            kept[site.name] = wider
-            offer(position)
-    return kept
-
-
-def _next_level(count: int, site: Site, budget: Budget) -> int:
-    return min(site.units, (count // budget.step(site) + 1) * budget.step(site))
+        ladder, rung = ladders[position], rungs[position]
+        price = ladder.costs[rung + 1] - ladder.costs[rung]
+        if price > left:
+            continue
+        left -= price
+        rungs[position] = rung = rung + 1
+        if rung < len(ladder.gains):
+            heapq.heappush(queue, (-ladder.gains[rung], position))
+    return {ladder.name: ladder.widths[rung] for ladder, rung in zip(ladders, rungs, strict=True)}
