@@ -23,6 +23,7 @@ from statprune.anatomy.lookup import anatomy_of
 from statprune.budget.allocate import Budget, published, uniform
 from statprune.budget.cost import Cost
 from statprune.budget.plan import Plan
+from statprune.calibration.share import exact
 from statprune.engine.backends import maker
 from statprune.engine.refit import refit
 from statprune.engine.stat import stat
@@ -170,7 +171,7 @@ def _compress(model: Any, batches: list[dict[str, torch.Tensor]], case: Case) ->
         tokens=samples * length,
         generator=torch.Generator().manual_seed(0),
         device=model.device,
-        dtype=model.dtype,
+        dtype=torch.float64 if exact(batches) else model.dtype,
     )
 
     def decide(curves: Any) -> Plan:

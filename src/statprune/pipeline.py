@@ -18,6 +18,7 @@ from statprune.anatomy.ranks import ALONE, Ranks
 from statprune.anatomy.shelf import State
 from statprune.budget.cost import Cost
 from statprune.budget.plan import Plan
+from statprune.calibration.share import exact
 from statprune.checkpoint.aside import check_output
 from statprune.checkpoint.save import RECORD_FILE, SavedFolder, save
 from statprune.checkpoint.unfinished import unfinished
@@ -255,7 +256,7 @@ def _make(prepared: Prepared, recipe: Recipe) -> MakeAccumulator:
         tokens=prepared.samples.tokens,
         generator=torch.Generator().manual_seed(recipe.seed),
         device=prepared.opened.model.device,
-        dtype=prepared.opened.model.dtype,
+        dtype=torch.float64 if exact(prepared.samples.batches) else prepared.opened.model.dtype,
     )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from statprune.errors import NonFiniteError
 from statprune.linalg.factor import Factor
 from statprune.linalg.interpolative import by_pivoted_qr
+from statprune.linalg.pivoted_cholesky import by_pivoted_cholesky
 
 shapes = given(
     n=st.integers(1, 40), units=st.integers(1, 7), unit=st.integers(1, 4), seed=st.integers(0, 2**31)
@@ -274,3 +275,18 @@ def test_an_accelerator_agrees_with_the_host(method: Method, unit: int) -> None:
         torch.testing.assert_close(
             device.interpolation(k).T.cpu(), host.interpolation(k).T, rtol=0, atol=1e-6
         )
+
+
+@pytest.mark.parametrize("rank", [1100, 700])
+def test_errors_of_a_wide_site_are_those_of_the_whole_product(rank: int) -> None:
+    """More rows than one product takes, and columns that depend on others."""
+    generator = torch.Generator().manual_seed(0)
+    Z = torch.randn(1300, rank, generator=generator, dtype=torch.float64)
+    Z = torch.cat([Z, Z[:, : 1100 - rank]], dim=1)
+    W = torch.randn(5, 1100, generator=generator, dtype=torch.float64)
+    factor = by_pivoted_cholesky(Z.T @ Z)
+    rows = factor.R @ W[:, factor.columns].T
+    for errors, of in ((factor.errors(W), rows), (factor.errors(), factor.R)):
+        for count in (0, 300, 1000):
+            first = int(torch.searchsorted(factor.pivots, count))
+            assert float(errors[count]) == pytest.approx(float(of[first:].norm()), rel=1e-9, abs=1e-9)

@@ -40,7 +40,7 @@ def maker(
     `gram` (float64 sums) and `qr` are exact up to rounding. Where the activations' `dtype` is coarser than
     float64 and there are ROWS_FOR_FLOAT32 tokens a column, products are formed in float32: what that changes
     in the outputs of the pruned model is of the size of what float32 activations change there
-    (docs/decisions/0011-precision-of-products.md). With fewer tokens a site may lack rank, which only float64
+    (docs/decisions/0008-precision-of-products.md). With fewer tokens a site may lack rank, which only float64
     tells from noise; the sketches, as in the paper, hold 100 rows a sample
     (but not more than `tokens`) and are exact up to O(1 / sqrt(rows)) in the Gram matrix's entries, drawn
     from `generator`. Units beyond the rows of a sketch cannot be told apart.
