@@ -1,6 +1,7 @@
 """How often blocks on disk are read, and what is asked for ahead."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -68,3 +69,5 @@ def test_the_next_block_is_asked_for_while_one_is_taken(
 def test_a_file_that_cannot_be_asked_for_is_no_error(tmp_path: Path) -> None:
     read_ahead.ask_for(tmp_path / "none")
     read_ahead.ReadAhead({}).ask(["a"])
+    weights = SimpleNamespace(index={"a": {"safetensors_file": str(tmp_path / "none"), "weight_name": "a"}})
+    read_ahead.ReadAhead(weights).ask(["a"])

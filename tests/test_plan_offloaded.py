@@ -87,6 +87,12 @@ def test_what_does_not_go_together_is_refused_before_anything(
     ):
         with pytest.raises(InputError, match=told):
             measured(model, out, **options)
+    small = {"offload": True, "max_memory": "500MB"}
+    with pytest.raises(InputError, match="this run needs"):
+        measured(model, None, **small)
+    for more in ({"dry_run": True}, {}):
+        with pytest.raises(InputError, match="this run needs"):
+            statprune.compress(model, data=batches(tiny_model("llama")), keep=0.6, **small, **more)
     with pytest.raises(InputError, match="this model is in memory"):
         measured(tiny_model("llama"), out, offload=True)
     with pytest.raises(InputError, match="for measuring; leave them out"):

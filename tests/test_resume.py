@@ -201,6 +201,39 @@ def test_what_was_finished_is_recognised(tmp_path: Path, monkeypatch: pytest.Mon
     assert result.folder.agreement == whole.folder.agreement
 
 
+def test_what_was_finished_is_recognised_by_another_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path / "inner")
+    stopped_behind_the_last_step(Path("out"), monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    result = run(Path("inner/out"), resume=True)
+    assert result.before
+    assert result.folder.path == Path("inner/out")
+    assert '("inner/out"' in result.folder.how_to_load
+    assert [path.name for path in (tmp_path / "inner").iterdir()] == ["out"]
+
+
+def test_another_measurement_of_the_same_model_is_told_apart(tmp_path: Path) -> None:
+    model = tiny_model("llama")
+    statprune.plan(model, data=batches(model), out=tmp_path / "measured", latency=False)
+
+    def stop(*_: Any) -> None:
+        if folder_for(tmp_path / "out").exists() and list(folder_for(tmp_path / "out").glob("refit-*")):
+            raise KeyboardInterrupt
+
+    given = {"measured": tmp_path / "measured", "keep": 0.6, "out": tmp_path / "out"}
+    with pytest.raises(KeyboardInterrupt):
+        statprune.compress(tiny_model("llama"), progress=stop, **given)
+    path = tmp_path / "measured" / "measurement.json"
+    told = json.loads(path.read_text())
+    told["curves"]["blocks.0.attention"]["error"][0] += 1e-9
+    path.write_text(json.dumps(told))
+    with pytest.raises(OutputError, match=r"measured\.content was"):
+        statprune.compress(tiny_model("llama"), resume=True, **given)
+
+
 @pytest.mark.parametrize("foreign", ["replaced", "a file more", "another record", "a shorter file"])
 def test_another_folder_in_its_place_is_not_taken_for_it(
     foreign: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

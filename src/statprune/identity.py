@@ -1,5 +1,6 @@
 """What a result depends on, by name: a run that goes on must be the run that began."""
 
+import json
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
@@ -11,6 +12,7 @@ from statprune.anatomy.ranks import Ranks, from_each
 from statprune.calibration.samples import Samples
 from statprune.checkpoint.unfinished import differences, digest_tensors
 from statprune.errors import InputError
+from statprune.measurement import Measurement
 from statprune.preparation import Prepared
 from statprune.recipe import Recipe
 from statprune.version import __version__
@@ -28,7 +30,7 @@ def identity_of(prepared: Prepared, recipe: Recipe) -> dict[str, Any]:
             "content": _digest(prepared.samples),
         },
         "plan": None if prepared.plan is None else dict(prepared.plan.widths),
-        "measured": None if measured is None else dict(measured.about),
+        "measured": None if measured is None else {**measured.about, "content": _digest_measured(measured)},
         "versions": {
             "statprune": __version__,
             "torch": torch.__version__,
@@ -49,6 +51,15 @@ def require_same(identity: Mapping[str, Any], ranks: Ranks) -> None:
             f"this process was given something else than rank 0: {'; '.join(differing)}. Give all the same."
         )
     from_each(ranks, None)
+
+
+def _digest_measured(measurement: Measurement) -> str:
+    curves = [
+        (name, curve.error.tolist(), [tuple(pair) for pair in curve.measured])
+        for name, curve in sorted(measurement.curves.items())
+    ]
+    latency = None if measurement.latency is None else measurement.latency.to_json()
+    return sha256(json.dumps([curves, latency]).encode()).hexdigest()
 
 
 def _digest(samples: Samples) -> str:

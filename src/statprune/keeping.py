@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from statprune.checkpoint.finished import finished
+from statprune.checkpoint.offload import Lent
 from statprune.checkpoint.unfinished import Unfinished, check_unfinished, folder_for
 from statprune.identity import identity_of
 from statprune.limits import spills
@@ -43,4 +44,17 @@ def begun(shelf: Unfinished, prepared: Prepared, recipe: Recipe, limit: int | No
     shelf.lender = prepared.opened.lender
     shelf.spills = shelf.lends and spills(prepared, recipe, limit)
     shelf.begin(identity_of(prepared, recipe) | more)
+    return replace(prepared, anatomy=replace(prepared.anatomy, shelf=shelf))
+
+
+def lent(prepared: Prepared, recipe: Recipe, limit: int | None, scratch: Path | None) -> Prepared:
+    """The same run where nothing is kept; hidden states lie in `scratch` if they would exceed the `limit`.
+
+    Raises:
+        InputError: the run does not fit into the limit.
+    """
+    lender = prepared.opened.lender
+    if lender is None:
+        return prepared
+    shelf = Lent(lender, scratch if spills(prepared, recipe, limit) else None)
     return replace(prepared, anatomy=replace(prepared.anatomy, shelf=shelf))

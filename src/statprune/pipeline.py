@@ -29,18 +29,13 @@ from statprune.engine.progress import Progress, no_progress
 from statprune.engine.refit import refit
 from statprune.engine.stat import Decide, measure, stat
 from statprune.engine.trace import Trace
+from statprune.engine.trial import least_read
 from statprune.evaluation.devices import evaluating
 from statprune.inputs import open_model
 from statprune.keeping import finished_before, scratch_of
 from statprune.limits import limit_of
 from statprune.planning import allocated, hearing, start_of, surveyed
-from statprune.preparation import (
-    Prepared,
-    prepare,
-    prepare_measured,
-    require_one_dtype,
-    stat_rule,
-)
+from statprune.preparation import Prepared, prepare, prepare_measured, require_one_dtype, stat_rule
 from statprune.recipe import Recipe
 from statprune.sharing import begun_together, device_of, heard_elsewhere
 from statprune.surgery.undo import remember
@@ -148,7 +143,7 @@ def compress(  # noqa: PLR0913 - all but one are named
         trace.seconds["prepare"] = perf_counter() - started
         prepared = begun_together(prepared, recipe, ranks, shelf, limit, scratch)
         if done is not None and not dry_run:
-            return _of_before(done, opened.tokenizer, ranks)
+            return _of_before(done, out, opened.tokenizer, ranks)
         saves = out is not None
         tell_prepared(progress, prepared, recipe, dry_run=dry_run, saves=saves)
         if dry_run:
@@ -161,7 +156,7 @@ def compress(  # noqa: PLR0913 - all but one are named
         narrowed = replace(anatomy_of(opened.model), shelf=prepared.anatomy.shelf if shelf is None else shelf)
         adopt(opened.model, narrowed)
         record = _record(prepared, recipe, plan, trace)
-        result = Result(opened.model, plan, trace, record, opened.tokenizer)
+        result = Result(None if offload else opened.model, plan, trace, record, opened.tokenizer)
         if out is None or shelf is None:
             return result
         shelf.settle("refit" if recipe.method == "refit" else "prune")
@@ -177,12 +172,12 @@ def compress(  # noqa: PLR0913 - all but one are named
             within=shelf.folder,
         )
         progress("save", 1, 1)
-        return replace(result, folder=folder, model=None if offload else opened.model)
+        return replace(result, folder=folder)
 
 
-def _of_before(facts: Mapping[str, Any], tokenizer: Any, ranks: Ranks) -> Result:
-    """What a run left that was killed behind its last step."""
-    folder = SavedFolder.of_json(facts) if ranks.rank == 0 else None
+def _of_before(facts: Mapping[str, Any], out: str | Path | None, tokenizer: Any, ranks: Ranks) -> Result:
+    """What a run into `out` left that was killed behind its last step, maybe by another path to it."""
+    folder = SavedFolder.of_json(facts).at(Path(out)) if ranks.rank == 0 and out is not None else None
     text = None if folder is None else (folder.path / RECORD_FILE).read_text(encoding="utf-8")
     record = json.loads(ranks.same(text))
     plan = Plan(record["plan"]["widths"], record["plan"]["why"])
@@ -257,6 +252,7 @@ def _make(prepared: Prepared, recipe: Recipe) -> MakeAccumulator:
         generator=torch.Generator().manual_seed(recipe.seed),
         device=prepared.opened.model.device,
         dtype=torch.float64 if exact(prepared.samples.batches) else prepared.opened.model.dtype,
+        least=least_read(prepared.anatomy, prepared.samples.batches),
     )
 
 

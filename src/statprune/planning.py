@@ -16,7 +16,7 @@ from statprune.ahead import tell_measuring
 from statprune.anatomy.shelf import IN_MEMORY
 from statprune.budget.plan import Plan
 from statprune.budget.restrictions import Restrictions
-from statprune.calibration.batches import Batch
+from statprune.calibration.batches import Batch, samples_in
 from statprune.checkpoint.unfinished import Unfinished, unfinished
 from statprune.engine.divergence import (
     HOLD_OUT,
@@ -34,7 +34,7 @@ from statprune.engine.trace import Trace
 from statprune.errors import InputError, OutputError, StatpruneWarning
 from statprune.evaluation.devices import evaluating
 from statprune.inputs import open_model
-from statprune.keeping import begun, finished_before, scratch_of
+from statprune.keeping import begun, finished_before, lent, scratch_of
 from statprune.limits import limit_of
 from statprune.measurement import Measurement
 from statprune.preparation import Prepared, budget_of, prepare
@@ -105,6 +105,8 @@ def plan(  # noqa: PLR0913 - all but one are named
         prepared = prepare(opened, recipe, data)
         if shelf is not None:
             prepared = begun(shelf, prepared, recipe, limit, measures={"latency": latency})
+        else:
+            prepared = lent(prepared, recipe, limit, scratch)
         if out is not None and done is not None:
             return measurements.read(Path(out), prepared.anatomy, prepared.fingerprint)
         tell_measuring(progress, prepared, latency=latency)
@@ -200,10 +202,11 @@ def allocated(
 
 
 def _enough(prepared: Prepared) -> list[Batch]:
-    """The first batches, as many as a trial of a search needs."""
+    """The first batches, as many as a trial of a search needs, with a sample for every process."""
     part = to_survey(prepared.anatomy, prepared.samples.batches)
     held = sum(len(rows) for rows in held_out(part))
-    return part if held >= HOLD_OUT else list(prepared.samples.batches)
+    enough = held >= HOLD_OUT and sum(map(samples_in, part)) >= prepared.anatomy.ranks.size
+    return part if enough else list(prepared.samples.batches)
 
 
 def _lasting(name: str) -> str:

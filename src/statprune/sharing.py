@@ -7,12 +7,10 @@ from pathlib import Path
 import torch
 
 from statprune.anatomy.ranks import Followed, Ranks, from_each
-from statprune.checkpoint.offload import Lent
 from statprune.checkpoint.unfinished import Unfinished
 from statprune.errors import DataError, InputError
 from statprune.identity import identity_of, require_same
-from statprune.keeping import begun
-from statprune.limits import spills
+from statprune.keeping import begun, lent
 from statprune.preparation import Prepared
 from statprune.recipe import Recipe
 
@@ -49,7 +47,7 @@ def begun_together(
 ) -> Prepared:
     """The run as it begins, or goes on: with the states of `shelf`, which the first process has.
 
-    The others' hidden states lie in `scratch` where they would exceed the `limit` of memory.
+    Without a shelf hidden states lie in `scratch` where they would exceed the `limit` of memory.
 
     Raises:
         InputError: processes cannot share this run, or were given different things; it does not fit.
@@ -60,9 +58,9 @@ def begun_together(
         require_same(identity_of(prepared, recipe), ranks)
     if shelf is not None:
         prepared = begun(shelf, prepared, recipe, limit)
-    anatomy, lender = prepared.anatomy, prepared.opened.lender
-    if lender is not None and ranks.rank:
-        anatomy = replace(anatomy, shelf=Lent(lender, scratch if spills(prepared, recipe, limit) else None))
+    else:
+        prepared = lent(prepared, recipe, limit, scratch)
+    anatomy = prepared.anatomy
     if ranks.size > 1:
         anatomy = replace(anatomy, shelf=Followed(anatomy.shelf, ranks), ranks=ranks)
     return replace(prepared, anatomy=anatomy)

@@ -3,13 +3,16 @@
 import pytest
 import torch
 
+from statprune.anatomy.lookup import anatomy_of
 from statprune.engine.backends import ROWS_FOR_FLOAT32, maker
+from statprune.engine.trial import least_read
 from statprune.linalg.gram import Gram
+from tests.tiny import tiny_model
 
 COLUMNS = 24
 
 
-def summed(dtype: torch.dtype, tokens: int, rows: torch.Tensor) -> torch.Tensor:
+def summed(dtype: torch.dtype, tokens: int, rows: torch.Tensor, least: float | None = None) -> torch.Tensor:
     make = maker(
         "gram",
         samples=8,
@@ -17,6 +20,7 @@ def summed(dtype: torch.dtype, tokens: int, rows: torch.Tensor) -> torch.Tensor:
         generator=torch.Generator().manual_seed(0),
         device=torch.device("cpu"),
         dtype=dtype,
+        least=least,
     )
     gram = make(COLUMNS)
     gram.update(rows)
@@ -40,3 +44,18 @@ def test_products_are_as_fine_as_they_need_to_be(dtype: torch.dtype, tokens: int
     off = ((summed(dtype, tokens, rows) - expected).abs() / torch.outer(norms, norms)).max()
     assert off <= (1e-14 if exact else 1e-6)
     assert (off > 1e-12) != exact
+
+
+def test_few_rows_at_a_site_are_multiplied_in_float64_however_many_tokens_there_are() -> None:
+    """Of two stacks the one with fewer tokens counts; an expert is given a part of them."""
+    bart = [{"attention_mask": torch.ones(4, 90), "decoder_attention_mask": torch.ones(4, 6)}]
+    assert least_read(anatomy_of(tiny_model("bart")), bart) == 24
+    anatomy = anatomy_of(tiny_model("mixtral"))
+    experts = next(site for site in anatomy.sites if site.experts)
+    assert (
+        least_read(anatomy, [{"attention_mask": torch.ones(4, 90)}]) == 360 * experts.active / experts.experts
+    )
+    for least, exact in ((ROWS_FOR_FLOAT32 * COLUMNS, False), (ROWS_FOR_FLOAT32 * COLUMNS - 1, True)):
+        rows = torch.randn(64, COLUMNS, generator=torch.Generator().manual_seed(1))
+        found = summed(torch.float32, 10**6, rows, least)
+        assert bool(((found - rows.double().T @ rows.double()).abs() <= 1e-12).all()) == exact

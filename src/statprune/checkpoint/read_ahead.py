@@ -49,7 +49,9 @@ class ReadAhead:
                 ask_for(Path(self._folder or "") / f"{name}.dat")
                 continue
             if file not in self._places:
-                self._places[file] = places_in(Path(file))
+                self._places[file] = {}
+                with suppress(OSError, ValueError):
+                    self._places[file] = places_in(Path(file))
             place = self._places[file].get(told.get("weight_name", name))
             if place is not None:
                 ask_for(Path(file), *place)

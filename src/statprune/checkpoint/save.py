@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,11 @@ class SavedFolder:
     """How far outputs of what was opened again are from those in memory; None where none were compared."""
     reason: str = ""
     """Why it has this form, in a sentence."""
+
+    def at(self, path: Path) -> "SavedFolder":
+        """The same folder, by another path to it."""
+        how = self.how_to_load.replace(f'"{self.path}"', f'"{path}"')
+        return replace(self, path=path, how_to_load=how)
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able content."""

@@ -34,21 +34,24 @@ def maker(
     generator: torch.Generator,
     device: torch.device,
     dtype: torch.dtype = torch.float64,
+    least: float | None = None,
 ) -> MakeAccumulator:
     """A function that makes an empty accumulator, on `device`, for a number of columns.
 
     `gram` (float64 sums) and `qr` are exact up to rounding. Where the activations' `dtype` is coarser than
     float64 and there are ROWS_FOR_FLOAT32 tokens a column, products are formed in float32: what that changes
     in the outputs of the pruned model is of the size of what float32 activations change there
-    (docs/decisions/0008-precision-of-products.md). With fewer tokens a site may lack rank, which only float64
-    tells from noise; the sketches, as in the paper, hold 100 rows a sample
+    (docs/decisions/0008-precision-of-products.md); `least` is how many a site sees where some see fewer than
+    all, as the stacks of an encoder with a decoder do, and experts. With fewer tokens a site may lack rank,
+    which only float64 tells from noise; the sketches, as in the paper, hold 100 rows a sample
     (but not more than `tokens`) and are exact up to O(1 / sqrt(rows)) in the Gram matrix's entries, drawn
     from `generator`. Units beyond the rows of a sketch cannot be told apart.
     """
     if backend == "gram":
 
         def gram(columns: int) -> Gram:
-            many = dtype != torch.float64 and tokens >= ROWS_FOR_FLOAT32 * columns
+            rows = tokens if least is None else least
+            many = dtype != torch.float64 and rows >= ROWS_FOR_FLOAT32 * columns
             return Gram(columns, device=device, product_dtype=torch.float32 if many else None)
 
         return gram

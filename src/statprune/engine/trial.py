@@ -75,3 +75,8 @@ def _refusing(number: int, batch: Batch, run: Any) -> Any:
 def tokens_by_stack(samples: Sequence[Batch]) -> tuple[int, ...]:
     """Real tokens of each stack, in all batches."""
     return tuple(sum(int(batch[mask].sum()) for batch in samples) for mask in MASKS if mask in samples[0])
+
+
+def least_read(anatomy: Anatomy, samples: Sequence[Batch]) -> float:
+    """Real tokens of the stack with the fewest, or what each expert gets if all are picked alike."""
+    return min(tokens_by_stack(samples)) / max(site.sparsity for site in anatomy.sites)
