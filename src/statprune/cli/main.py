@@ -92,7 +92,7 @@ def _report(error: Exception, given: list[str]) -> int:
     message, code = _told(error, given)
     if not message or not prints(error):  # without a command, the help has been shown
         return code
-    if "--json" in given:
+    if "--json" in given and own_number() == 0:
         kind = type(error).__name__
         sys.stdout.write(json.dumps({"error": {"kind": kind, "message": message, "exit_code": code}}) + "\n")
     who = f"rank {own_number()}: " if own_number() else ""
