@@ -7,6 +7,7 @@ calibration data still walks through every block, so that hidden states are thos
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,12 +26,7 @@ def narrowed(
     block: nn.Module, trace: Trace, since: tuple[int, int], thin: Stream, ranks: Ranks = ALONE
 ) -> State:
     """The state of a block that is done: its weights, and what the trace says since `mark`."""
-    sites, said = since
-    facts = {
-        "sites": [asdict(each) for each in trace.sites[sites:]],
-        "warnings": trace.warnings[said:],
-        "behind": checksum(thin, ranks),
-    }
+    facts = said_since(trace, since) | {"behind": checksum(thin, ranks)}
     return State(dict(block.named_parameters()), facts)
 
 
@@ -47,12 +43,22 @@ def narrow_again(block: nn.Module, sites: Sequence[Site], state: State) -> None:
         if site is not None:
             kept = torch.tensor(facts["kept"], dtype=torch.int64)
             cut(block, site, kept, own_columns(block, site, kept))
-    paths = {path for site in sites for path in (site.consumer, *(each.path for each in site.producers))}
-    for name, old in list(block.named_parameters()):
+    for name, old in parameters_of(block, sites).items():
         path, _, own = name.rpartition(".")
-        if path in paths:  # never in place: someone may remember the weights of before
-            value = state.tensors[name].to(old, copy=True)
-            setattr(block.get_submodule(path), own, nn.Parameter(value, requires_grad=old.requires_grad))
+        value = state.tensors[name].to(old, copy=True)  # never in place: someone may remember the old ones
+        setattr(block.get_submodule(path), own, nn.Parameter(value, requires_grad=old.requires_grad))
+
+
+def parameters_of(block: nn.Module, sites: Sequence[Site]) -> dict[str, nn.Parameter]:
+    """Those of the block that the producers and consumers of `sites` have."""
+    paths = {path for site in sites for path in (site.consumer, *(each.path for each in site.producers))}
+    return {name: value for name, value in block.named_parameters() if name.rpartition(".")[0] in paths}
+
+
+def said_since(trace: Trace, since: tuple[int, int]) -> dict[str, Any]:
+    """What the trace says since `mark`, JSON-able; `recall_sites` says it again."""
+    sites, said = since
+    return {"sites": [asdict(each) for each in trace.sites[sites:]], "warnings": trace.warnings[said:]}
 
 
 def recall_sites(state: State, trace: Trace) -> None:

@@ -1,7 +1,6 @@
 """One process changes a site; all others take over what came of it, bit for bit."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import TypeVar
 
 from torch import nn
@@ -9,7 +8,7 @@ from torch import nn
 from statprune.anatomy.ranks import Ranks
 from statprune.anatomy.shelf import State
 from statprune.anatomy.sites import Site
-from statprune.engine.journal import mark, narrow_again, recall_sites
+from statprune.engine.journal import mark, narrow_again, parameters_of, recall_sites, said_since
 from statprune.engine.trace import Trace
 
 T = TypeVar("T")
@@ -26,17 +25,10 @@ def by_owner(
     if ranks.size == 1:
         return change()
     if ranks.rank == owner:
-        sites, said = mark(trace)
+        since = mark(trace)
         result = change()
-        paths = {site.consumer, *(each.path for each in site.producers)}
-        weights = {
-            name: value for name, value in block.named_parameters() if name.rpartition(".")[0] in paths
-        }
-        facts = {
-            "sites": [asdict(each) for each in trace.sites[sites:]],
-            "warnings": trace.warnings[said:],
-        }
-        ranks.same((State(weights, facts), result), owner)
+        state = State(dict(parameters_of(block, [site])), said_since(trace, since))
+        ranks.same((state, result), owner)
         return result
     told: tuple[State, T] = ranks.same(None, owner)
     state, result = told

@@ -73,30 +73,21 @@ def measure(
             advance(stream, block, index)
             curves |= _curves_of(earlier)
         else:
-            here = _measured(anatomy, stream, block, index, make)
+            here = _factors(anatomy, stream, block, index, sites, make)
+            own = {
+                site.name: curve_of(site, factor, consumer_weight(site, block))
+                for site in sites
+                if (factor := here[site.name]) is not None
+            }
             for site in sites:
-                curve, factor = here.get(site.name, (None, None))
-                curves[site.name] = anatomy.ranks.same(curve, anatomy.owner_of(site))
+                curves[site.name] = anatomy.ranks.same(own.get(site.name), anatomy.owner_of(site))
                 if site.kind == "feed_forward" and keep_factors:
-                    factors[site.name] = factor
+                    factors[site.name] = here[site.name]
             anatomy.shelf.note("measure", index, _state_of({site.name: curves[site.name] for site in sites}))
         progress(
             "measure", index + 1, len(anatomy.blocks), Facts(curves=curves, recalled=earlier is not None)
         )
     return curves, factors
-
-
-def _measured(
-    anatomy: Anatomy, stream: Stream, block: nn.Module, index: int, make: MakeAccumulator
-) -> dict[str, tuple[Curve, Factor | ExpertFactors]]:
-    """Advance the stream by one block: curves and factors of those of its sites that are this process's."""
-    sites = anatomy.sites_of_block(index)
-    seen, found = sums_through(anatomy, stream, block, index, sites, make), {}
-    for site in sites:
-        if site.name in seen:
-            factor = factor_of(site, block, seen.pop(site.name))
-            found[site.name] = (curve_of(site, factor, consumer_weight(site, block)), factor)
-    return found
 
 
 @torch.no_grad()
@@ -165,7 +156,7 @@ def _factors(
     sites: Sequence[Site],
     make: MakeAccumulator,
 ) -> Factors:
-    """Advance the stream by one block; factors of `sites`."""
+    """Advance the stream by one block; factors of `sites`, None where another process has it."""
     seen = sums_through(anatomy, stream, block, index, sites, make)
     return {
         site.name: factor_of(site, block, seen.pop(site.name)) if site.name in seen else None
