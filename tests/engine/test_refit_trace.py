@@ -28,8 +28,12 @@ from tests.tiny import tiny_batch, tiny_model
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """Products are formed as they are summed, in float64."""
     for kind in (Gram, CrossGram):
-        whole: Callable[..., None] = kind.update
-        monkeypatch.setattr(kind, "update", lambda self, *Z, whole=whole, product_dtype=None: whole(self, *Z))
+        made: Callable[..., None] = kind.__init__
+
+        def exactly(self: Any, *sizes: int, made: Any = made, product_dtype: Any = None, **more: Any) -> None:
+            made(self, *sizes, **more)
+
+        monkeypatch.setattr(kind, "__init__", exactly)
 
 
 def three_quarters(model: PreTrainedModel) -> Plan:

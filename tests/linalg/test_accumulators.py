@@ -164,9 +164,9 @@ def test_gram_of_many_columns_and_rows_is_exactly_symmetric() -> None:
 
 def test_float32_products_are_coarser_and_their_noise_is_not_taken_for_rank() -> None:
     Z = of_rank(9000, 64, 40, 7)
-    exact, coarse = Gram(64), Gram(64)
+    exact, coarse = Gram(64), Gram(64, product_dtype=torch.float32)
     exact.update(Z)
-    coarse.update(Z, product_dtype=torch.float32)
+    coarse.update(Z)
     assert coarse.matrix.dtype == torch.float64
     difference = (coarse.matrix - exact.matrix).abs().max() / exact.matrix.diagonal().max()
     assert 1e-9 < float(difference) < 1e-6
@@ -228,8 +228,8 @@ def test_cross_gram_refuses_rows_that_do_not_pair() -> None:
 
 def test_cross_gram_products_may_be_float32() -> None:
     A, B = random(5000, 4, 2), random(5000, 3, 3)
-    cross = CrossGram(4, 3)
-    cross.update(A, B, product_dtype=torch.float32)
+    cross = CrossGram(4, 3, product_dtype=torch.float32)
+    cross.update(A, B)
     difference = (cross.matrix - A.T @ B).abs().max() / (A.norm() * B.norm())
     assert cross.matrix.dtype == torch.float64
     assert 0 < float(difference) < 1e-6

@@ -58,9 +58,9 @@ class Readings:
 
     def gram(self, expert: int) -> Gram:
         """Of one expert's weighted neurons."""
-        gram = Gram(self.site.units, device=self.module.down_proj.device)
+        gram = Gram(self.site.units, device=self.module.down_proj.device, product_dtype=self.products)
         for routed in self._batches:
-            gram.update(of_expert(self.module, expert, routed)[1], product_dtype=self.products)
+            gram.update(of_expert(self.module, expert, routed)[1])
         return gram
 
     def candidates(self, levels: Sequence[float], damping: float, ranks: Ranks = ALONE) -> Candidates:

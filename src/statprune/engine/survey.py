@@ -22,7 +22,7 @@ from statprune.anatomy.sites import Site
 from statprune.budget.damage import DamageCurve, Floats, widths_to_measure
 from statprune.calibration.batches import Batch
 from statprune.calibration.share import exact, share
-from statprune.calibration.stream import Reader, Stream, advance, before_first_block
+from statprune.calibration.stream import Stream, advance, before_first_block
 from statprune.engine.divergence import every_row, first_of, taken
 from statprune.engine.experts import Readings
 from statprune.engine.measure import consumer_weight, naming
@@ -95,13 +95,8 @@ def _candidates(
     Sums are of products formed in `products`; float32 is far finer than the fits' damping.
     """
     ranks, sites = anatomy.ranks, anatomy.sites_of_block(index)
-    seen: dict[str, Gram | Readings] = {
-        site.name: Readings(site, block, products)
-        if site.experts
-        else Gram(site.units * site.columns, device=weight_of(module_at(block, site.consumer)).device)
-        for site in sites
-    }
-    advance(stream, block, index, {site.consumer: _reader(seen[site.name], site, products) for site in sites})
+    seen = {site.name: _empty(site, block, products) for site in sites}
+    advance(stream, block, index, {site.consumer: naming(seen[site.name].update, site) for site in sites})
     found: dict[str, Candidates] = {}
     wholes: dict[str, Gram] = {}
     for site in sites:
@@ -132,10 +127,11 @@ def _candidates_of(state: State, site: Site) -> Candidates:
     return Candidates(state.tensors[site.name].numpy(), weights)
 
 
-def _reader(gram: Gram | Readings, site: Site, products: torch.dtype) -> Reader:
-    if isinstance(gram, Readings):
-        return gram.update
-    return naming(lambda Z: gram.update(Z, product_dtype=products), site)
+def _empty(site: Site, block: nn.Module, products: torch.dtype) -> Gram | Readings:
+    if site.experts:
+        return Readings(site, block, products)
+    device = weight_of(module_at(block, site.consumer)).device
+    return Gram(site.units * site.columns, device=device, product_dtype=products)
 
 
 def _of_site(site: Site, block: nn.Module, G: Tensor) -> Candidates:

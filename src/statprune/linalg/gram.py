@@ -30,8 +30,10 @@ class Gram:
     Args:
         width: columns of Z.
         device: where the sum lives; rows are moved there.
-        dtype: of the sum, and of the products unless told otherwise.
-        product_dtype: of the products, where `update` does not say.
+        dtype: of the sum.
+        product_dtype: of the products, if another one. float32 forms products of at most 4096 rows in float32
+            and sums them in `dtype`: errors of about 1e-6 ||Z_i|| ||Z_j|| an entry, several times faster
+            where float64 is slow.
     """
 
     def __init__(
@@ -64,13 +66,8 @@ class Gram:
     def update(
         self,
         Z: Tensor,  # (n, width)
-        *,
-        product_dtype: torch.dtype | None = None,
     ) -> None:
         """Add Z^T Z.
-
-        `product_dtype` float32 forms products of at most 4096 rows in float32 and sums them in the dtype of
-        the Gram: errors of about 1e-6 ||Z_i|| ||Z_j|| an entry, several times faster where float64 is slow.
 
         Raises:
             TypeError, ValueError: Z is not (n, width) of floating-point numbers.
@@ -78,12 +75,11 @@ class Gram:
         """
         width = self._upper.shape[0]
         require_width(Z, width, "Z")
-        product_dtype = product_dtype or self._product_dtype
-        for rows in _chunks(Z, self._upper, product_dtype):
+        for rows in _chunks(Z, self._upper, self._product_dtype):
             for start in range(0, width, _PANEL):
                 stop = start + _PANEL
                 _add_product(self._upper[start:stop, start:], rows[:, start:stop], rows[:, start:])
-        self._eps = max(self._eps, torch.finfo(product_dtype).eps)
+        self._eps = max(self._eps, torch.finfo(self._product_dtype).eps)
         self._rows += Z.shape[0]
 
     def merge(self, other: Gram) -> None:
@@ -124,7 +120,8 @@ class CrossGram:
         left: columns of A.
         right: columns of B.
         device: where the sum lives; rows are moved there.
-        dtype: of the sum, and of the products unless `update` says otherwise.
+        dtype: of the sum.
+        product_dtype: of the products, as for `Gram`.
     """
 
     def __init__(
@@ -134,7 +131,9 @@ class CrossGram:
         *,
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float64,
+        product_dtype: torch.dtype | None = None,
     ) -> None:
+        self._product_dtype = product_dtype or dtype
         self._sum = torch.zeros(left, right, device=device, dtype=dtype)
         self._rows = 0
 
@@ -156,10 +155,8 @@ class CrossGram:
         self,
         A: Tensor,  # (n, left)
         B: Tensor,  # (n, right)
-        *,
-        product_dtype: torch.dtype | None = None,
     ) -> None:
-        """Add A^T B; `product_dtype` as in `Gram.update`.
+        """Add A^T B.
 
         Raises:
             TypeError, ValueError: A is not (n, left) or B not (n, right) floating-point numbers.
@@ -169,8 +166,8 @@ class CrossGram:
         require_width(B, self._sum.shape[1], "B")
         if A.shape[0] != B.shape[0]:
             raise ValueError(f"A has {A.shape[0]} rows and B {B.shape[0]}; pass the same rows of both.")
-        pairs = zip(_chunks(A, self._sum, product_dtype), _chunks(B, self._sum, product_dtype), strict=True)
-        for a, b in pairs:
+        chunks = (_chunks(rows, self._sum, self._product_dtype) for rows in (A, B))
+        for a, b in zip(*chunks, strict=True):
             _add_product(self._sum, a, b)
         self._rows += A.shape[0]
 
@@ -202,9 +199,9 @@ def _symmetric(G: Tensor) -> Tensor:
     return G
 
 
-def _chunks(Z: Tensor, total: Tensor, product_dtype: torch.dtype | None) -> Iterator[Tensor]:
+def _chunks(Z: Tensor, total: Tensor, product_dtype: torch.dtype) -> Iterator[Tensor]:
     for start in range(0, Z.shape[0], _ROWS):
-        yield Z[start : start + _ROWS].to(total.device, product_dtype or total.dtype)
+        yield Z[start : start + _ROWS].to(total.device, product_dtype)
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:

@@ -79,11 +79,10 @@ class Moments:
 class MomentSum:
     """Takes pairs of rows as they come, in any floating dtype, and sums them in float64.
 
-    Products are formed in float32, as `Gram.update` allows: errors of 1e-6 of the norms, far below the
+    Products are formed in float32, as `Gram` allows: errors of 1e-6 of the norms, far below the
     damping of the fits that read them; in `products`, if that is given. Where the fit has a constant, rows
     are shifted by the means of the first ones before they are multiplied, so that a mean far above the spread
-    costs no digits. Memory:
-    m^2 + m out numbers. Rows are moved to `device`.
+    costs no digits. Memory: m^2 + m out numbers. Rows are moved to `device`.
 
     Args:
         inputs: columns of Z.
@@ -102,8 +101,8 @@ class MomentSum:
         device: torch.device | str | None = None,
         products: torch.dtype = torch.float32,
     ) -> None:
-        self._gram = Gram(inputs, device=device)
-        self._cross = CrossGram(inputs, outputs, device=device)
+        self._gram = Gram(inputs, device=device, product_dtype=products)
+        self._cross = CrossGram(inputs, outputs, device=device, product_dtype=products)
         self._input_sum = torch.zeros(inputs, dtype=torch.float64, device=device)
         self._target_sum = torch.zeros(outputs, dtype=torch.float64, device=device)
         self._energy = torch.zeros((), dtype=torch.float64, device=device)
@@ -134,8 +133,8 @@ class MomentSum:
         if self._constant:
             Z = _less(Z, self._input_shift, self._products)
             Y = _less(Y, self._target_shift, self._products)
-        self._cross.update(Z, Y, product_dtype=self._products)
-        self._gram.update(Z, product_dtype=self._products)
+        self._cross.update(Z, Y)
+        self._gram.update(Z)
         if self._constant:
             self._input_sum += Z.sum(dim=0, dtype=torch.float64).to(self._input_sum.device)
             self._target_sum += Y.sum(dim=0, dtype=torch.float64).to(self._target_sum.device)
