@@ -23,9 +23,14 @@ class Routed(NamedTuple):
         return tokens, self.weights[tokens, places]
 
 
-def read_by(inputs: tuple[Any, ...], real: Tensor) -> "Tensor | Routed":
-    """What a module called with `inputs` reads of the real tokens, told by `real` (batch, length) bool."""
-    rows = [each.reshape(-1, each.shape[-1])[real.reshape(-1)] for each in inputs if isinstance(each, Tensor)]
+def read_by(inputs: tuple[Any, ...], real: Tensor, *, borrowed: bool = False) -> "Tensor | Routed":
+    """What a module called with `inputs` reads of the real tokens, told by `real` (batch, length) bool.
+
+    A copy; with `borrowed` the activations themselves where no token is padding.
+    """
+    rows = [each.reshape(-1, each.shape[-1]) for each in inputs if isinstance(each, Tensor)]
+    if not (borrowed and bool(real.all())):
+        rows = [each[real.reshape(-1)] for each in rows]
     routed = len(rows) == 3 and rows[1].dtype == torch.int64
     return Routed(*rows) if routed else rows[0]
 

@@ -105,10 +105,13 @@ def advance(
     index: int,
     readers: Mapping[str, Reader] | None = None,
     writers: Mapping[str, Reader] | None = None,
+    *,
+    borrowed: bool = False,
 ) -> None:
     """Move the stream through block `index`.
 
-    `readers` are given what the modules at their paths read, `writers` what those at theirs return.
+    `readers` are given what the modules at their paths read, `writers` what those at theirs return. With
+    `borrowed` readers must be done with it when they return: it may be the model's own tensor, not a copy.
 
     Raises:
         NonFiniteError: the block's output holds a NaN or an infinity; names the block.
@@ -116,7 +119,7 @@ def advance(
     stream.stand_before(index)
     for position, (hidden, real) in enumerate(zip(stream.hidden, stream.real, strict=True)):
         args, kwargs = stream.call(position, index)
-        with _reading(block, readers or {}, real, writers or {}):
+        with _reading(block, readers or {}, real, writers or {}, borrowed=borrowed):
             output = block(hidden, *args, **kwargs)
         output = output[0] if isinstance(output, tuple) else output
         _require_finite(output, f"behind blocks.{index}")
@@ -239,12 +242,14 @@ def _reading(
     readers: Mapping[str, Reader],
     real: Tensor,
     writers: Mapping[str, Reader] = MappingProxyType({}),
+    *,
+    borrowed: bool = False,
 ) -> Iterator[None]:
     with ExitStack() as stack:
         for path, reader in readers.items():
 
             def hook(_: nn.Module, inputs: tuple[Tensor, ...], reader: Reader = reader) -> None:
-                reader(read_by(inputs, real))
+                reader(read_by(inputs, real, borrowed=borrowed))
 
             stack.callback(module_at(block, path).register_forward_pre_hook(hook).remove)
         for path, writer in writers.items():

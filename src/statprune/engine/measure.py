@@ -36,7 +36,8 @@ def through_block(
         else make(site.units * site.columns)
         for site in sites
     }
-    advance(stream, block, index, {site.consumer: naming(seen[site.name].update, site) for site in sites})
+    sums = {site.consumer: naming(seen[site.name].update, site) for site in sites}
+    advance(stream, block, index, sums, borrowed=True)
     return seen
 
 
