@@ -73,6 +73,13 @@ def forward_seconds(model: Any, batches: Sequence[dict[str, torch.Tensor]], repe
     return median(times[1:])
 
 
+def earlier(path: Path) -> dict[str, dict[str, Any]]:
+    """The rows of runs before this one in a JSON file of results, by case; none where there is no file."""
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    rows = found["rows"] if isinstance(found, dict) else found
+    return {row["case"]: row for row in rows}
+
+
 def conditions() -> dict[str, Any]:
     """Versions and the processor: what a number depends on besides its protocol."""
     return {

@@ -75,9 +75,23 @@ class StoppedError(Exception):
     """Someone has stopped the run."""
 
 
-def stopped_and_resumed(folder: Path, method: str) -> str:
+RESUMED = {"resume": ("refit", "stat"), "resume, offloaded": ("refit", "stat")}
+"""Methods of the runs that are stopped and go on; the offloaded ones need a Llama in the folder."""
+
+
+def offloaded(source: Path, method: str) -> Callable[..., Any]:
+    """A run with its blocks on disk; of the case of a Llama in memory, with this method."""
+
+    def run(ranks: Ranks, **more: Any) -> Any:
+        given = {"keep": 0.6, "data": batches(tiny_model("llama"), *FEW), "method": method, **more}
+        return statprune.compress(source, ranks=ranks, offload=True, **given)
+
+    return run
+
+
+def stopped_and_resumed(run: Callable[..., Any], out: Path) -> str:
     """Stop a run at the first rank behind its fourth block, go on with it; what the others were told."""
-    out, done, told = folder / f"resumed-{method}", [], ""
+    done, told = [], ""
 
     def stop(*_: Any) -> None:
         done.append(1)
@@ -86,32 +100,35 @@ def stopped_and_resumed(folder: Path, method: str) -> str:
 
     try:
         with statprune.together(timeout=60) as ranks:
-            CASES[f"llama, {method}"](ranks, out=out, progress=stop)
+            run(ranks, out=out, progress=stop)
     except StoppedError:
         told = "stopped"
     except StatpruneError as error:
         told = f"{type(error).__name__}: {error}"
     with statprune.together(timeout=60) as ranks:
-        CASES[f"llama, {method}"](ranks, out=out, resume=True)
+        run(ranks, out=out, resume=True)
     return told
 
 
 def main() -> None:
-    """Run the cases named, or all; `resume` besides."""
+    """Run the cases named, or all, and those that are stopped and go on."""
     folder, names = Path(sys.argv[1]), sys.argv[2:] or [*CASES, "resume"]
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
     rank = torch.distributed.get_rank()
     with statprune.together(timeout=60) as ranks:
-        for name in (each for each in names if each != "resume"):
+        for name in (each for each in names if each not in RESUMED):
             result = CASES[name](ranks)
             digest = sha256()
             digest_tensors(digest, result.model.state_dict())
             (folder / f"{name}-{rank}.txt").write_text(digest.hexdigest())
             if rank == 0:
                 torch.save((result.model.state_dict(), result.record), folder / f"{name}.pt")
-    for method in ("refit", "stat") if "resume" in names else ():
-        (folder / f"told-{method}-{rank}.txt").write_text(stopped_and_resumed(folder, method))
+    for name in (each for each in names if each in RESUMED):
+        for method in RESUMED[name]:
+            run = offloaded(folder / "llama", method) if "offloaded" in name else CASES[f"llama, {method}"]
+            told = stopped_and_resumed(run, folder / f"{name}, {method}")
+            (folder / f"{name}, {method}-{rank}.txt").write_text(told)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import statprune
 from statprune.anatomy.ranks import ALONE
 from statprune.checkpoint.load import load
 from statprune.checkpoint.unfinished import folder_for
-from tests.ranked import CASES
+from tests.ranked import CASES, RESUMED
 from tests.saved import save_tiny, sentences
 from tests.tiny import tiny_batch
 
@@ -64,23 +64,27 @@ def require_the_same(name: str, processes: int, folder: Path) -> None:
     assert float((model(**batch)[0] - expected).abs().max()) <= 1e-6 * float(expected.abs().max())
 
 
-def require_gone_on(method: str, folder: Path) -> None:
+def require_gone_on(name: str, method: str, folder: Path) -> None:
     """Of a run that was stopped: the second process was told why, and went on with what the first knew."""
-    assert (folder / f"told-{method}-0.txt").read_text() == "stopped"
-    assert (folder / f"told-{method}-1.txt").read_text() == "RankLostError: rank 0: StoppedError"
-    assert not folder_for(folder / f"resumed-{method}").exists()
-    found = load(folder / f"resumed-{method}").model.state_dict()
+    out = folder / f"{name}, {method}"
+    told = [(folder / f"{out.name}-{rank}.txt").read_text() for rank in (0, 1)]
+    assert told == ["stopped", "RankLostError: rank 0: StoppedError"]
+    assert not folder_for(out).exists()
+    found = load(out).model.state_dict()
     expected = CASES[f"llama, {method}"](ALONE).model.state_dict()
+    assert [*found] == [*expected]
     assert all(torch.allclose(value, found[name], atol=1e-6, rtol=0) for name, value in expected.items())
 
 
 def test_two_processes_make_the_model_of_one(tmp_path: Path) -> None:
     """One start of processes for all of it: that takes longest."""
-    ranked(tmp_path, 2, *SHORT, "resume")
+    save_tiny(tmp_path / "llama", "llama")
+    ranked(tmp_path, 2, *SHORT, *RESUMED)
     for name in SHORT:
         require_the_same(name, 2, tmp_path)
-    for method in ("refit", "stat"):
-        require_gone_on(method, tmp_path)
+    for name, methods in RESUMED.items():
+        for method in methods:
+            require_gone_on(name, method, tmp_path)
 
 
 @pytest.mark.audit
@@ -117,7 +121,11 @@ class Command:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
+    return texts_and_model(tmp_path_factory.mktemp("model"))
+
+
+def texts_and_model(folder: Path) -> Path:
+    """The folder, with a model of six blocks and 300 texts."""
     save_tiny(folder / "llama", "llama", num_hidden_layers=6)
     lines = (json.dumps({"text": line}) + "\n" for line in sentences(300))
     (folder / "data.jsonl").write_text("".join(lines))

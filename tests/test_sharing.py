@@ -13,7 +13,7 @@ from statprune.errors import DataError, InputError
 from statprune.planning import _enough
 from statprune.recipe import Recipe
 from statprune.sharing import device_of
-from statprune.started import own_number, started_here, started_many
+from statprune.started import own_number, started_many
 from tests.ranked import batches
 from tests.tiny import tiny_model
 
@@ -71,23 +71,22 @@ def test_processes_are_counted_by_what_torchrun_says(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("WORLD_SIZE", "4")  # some cluster's; without a rank nothing was started
     assert (started_many(), own_number()) == (1, 0)
     monkeypatch.setenv("RANK", "2")
-    assert (started_many(), own_number(), started_here()) == (4, 2, 1)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert started_here() == 2
+    assert (started_many(), own_number()) == (4, 2)
 
 
 def test_what_is_free_is_shared_with_the_others_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    prepared = SimpleNamespace(
-        opened=SimpleNamespace(model=None), anatomy=None, samples=SimpleNamespace(batches=[])
-    )
+    opened, samples = SimpleNamespace(model=None), SimpleNamespace(batches=[])
+
+    def prepared(here: int) -> Any:
+        anatomy = SimpleNamespace(ranks=SimpleNamespace(here=here))
+        return SimpleNamespace(opened=opened, anatomy=anatomy, samples=samples)
+
     monkeypatch.setattr(limits, "needed", lambda *_: SimpleNamespace(least=1, most=30))
     monkeypatch.setattr(limits, "free_memory", lambda: 100)
     recipe: Any = Recipe(keep=0.5)
-    assert not limits.spills(prepared, recipe, None)
-    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_WORLD_SIZE", "2")):
-        monkeypatch.setenv(name, value)
-    assert limits.spills(prepared, recipe, None)
-    assert not limits.spills(prepared, recipe, 40)
+    assert not limits.spills(prepared(1), recipe, None)
+    assert limits.spills(prepared(2), recipe, None)
+    assert not limits.spills(prepared(2), recipe, 40)
 
 
 @pytest.mark.parametrize(("size", "expected"), [(2, 20), (21, 24)])

@@ -23,8 +23,7 @@ from statprune.anatomy.lookup import anatomy_of
 from statprune.budget.allocate import Budget, published, uniform
 from statprune.budget.cost import Cost
 from statprune.budget.plan import Plan
-from statprune.calibration.share import exact
-from statprune.engine.backends import maker
+from statprune.engine.backends import maker_of
 from statprune.engine.refit import refit
 from statprune.engine.stat import stat
 from statprune.engine.trace import Trace
@@ -151,9 +150,9 @@ def run(case: Case, device: str) -> dict[str, Any]:
 
 
 def _compress(model: Any, batches: list[dict[str, torch.Tensor]], case: Case) -> Trace:
-    anatomy, trace, (samples, length) = anatomy_of(model), Trace(), case.data
+    anatomy, trace = anatomy_of(model), Trace()
     kind = anatomy.entry.kind
-    budget = Budget(KEEP, Cost("params", length))
+    budget = Budget(KEEP, Cost("params", case.data[1]))
     if case.method == "refit":
         started = perf_counter()
         widths = {
@@ -165,21 +164,13 @@ def _compress(model: Any, batches: list[dict[str, torch.Tensor]], case: Case) ->
         refit(model, anatomy, batches, Plan(widths), trace)
         trace.seconds["refit"] = perf_counter() - started
         return trace
-    make = maker(
-        "gram",
-        samples=samples,
-        tokens=samples * length,
-        generator=torch.Generator().manual_seed(0),
-        device=model.device,
-        dtype=torch.float64 if exact(batches) else model.dtype,
-    )
 
     def decide(curves: Any) -> Plan:
         if kind == "decoder":
             return uniform(curves, anatomy.sites, budget)
         return published(curves, anatomy.sites, budget, kind)
 
-    stat(model, anatomy, batches, decide, make, trace)
+    stat(model, anatomy, batches, decide, maker_of(model, anatomy, batches), trace)
     return trace
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, LlamaConfig
 
-from benchmarks.protocol import RESULTS, table
+from benchmarks.protocol import RESULTS, earlier, table
 from benchmarks.protocol import write as write_results
 from benchmarks.speed.random_llama import write
 from statprune.anatomy.lookup import anatomy_of
@@ -155,13 +155,6 @@ def folder_in(scratch: Path) -> Iterator[Path]:
         shutil.rmtree(made, ignore_errors=True)
 
 
-def earlier() -> dict[str, dict[str, Any]]:
-    """The rows of runs before this one."""
-    path = RESULTS / f"{NAME}.json"
-    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
-    return {row["case"]: row for row in rows}
-
-
 def report(rows: list[dict[str, Any]]) -> None:
     def giga(size: float) -> str:
         return f"{size / 1e9:.2f} GB"
@@ -214,7 +207,7 @@ def main() -> None:
     parser.add_argument("--max-memory", help="instead of each case's own limit, as in 6GB")
     parser.add_argument("--scratch", type=Path, default=Path("/tmp"), help="where checkpoints are made")
     given = parser.parse_args()
-    rows = earlier()
+    rows = earlier(RESULTS / f"{NAME}.json")
     for name in given.case or [each for each in CASES if each not in LONG]:
         with folder_in(given.scratch) as scratch:
             rows[name] = measured(name, CASES[name], given.max_memory or CASES[name].limit, scratch)

@@ -23,7 +23,7 @@ from benchmarks.speed.report import keep, write
 from statprune.anatomy.lookup import anatomy_of
 from statprune.anatomy.sites import Site
 from statprune.calibration.stream import advance, before_first_block
-from statprune.engine.backends import maker
+from statprune.engine.backends import maker_of
 from statprune.engine.measure import consumer_weight, factor_of
 
 CASE = "bert-base, stat"
@@ -74,14 +74,7 @@ def main() -> None:
     if given.tokens:
         batches = batches[: max(1, given.tokens // batches[0]["input_ids"].numel())]
     anatomy, tokens = anatomy_of(model), sum(batch["input_ids"].numel() for batch in batches)
-    make = maker(
-        "gram",
-        samples=tokens // case.data[1],
-        tokens=tokens,
-        generator=torch.Generator().manual_seed(0),
-        device=model.device,
-        dtype=model.dtype,
-    )
+    make = maker_of(model, anatomy, batches)
     stream, started, rows = before_first_block(model, anatomy, batches), perf_counter(), []
     for index, block in enumerate(anatomy.blocks):
         seen = activations(model, anatomy, batches, index, stream)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.protocol import conditions, table
+from benchmarks.protocol import conditions, earlier, table
 
 HERE = Path(__file__).parent
 GPU_CASES = ("7B on a GPU, stat", "13B on a GPU, stat")
@@ -25,7 +25,7 @@ Rows = list[dict[str, Any]]
 
 def keep(name: str, rows: Rows, *, whole: bool = False) -> None:
     """Put rows beside those of other cases in NAME.json, or in place of all."""
-    known = {} if whole else {row["case"]: row for row in read(name)}
+    known = {} if whole else earlier(HERE / f"{name}.json")
     known |= {row["case"]: row | {"conditions": conditions()} for row in rows}
     text = json.dumps([*known.values()], indent=1) + "\n"
     (HERE / f"{name}.json").write_text(text, encoding="utf-8")
@@ -33,8 +33,7 @@ def keep(name: str, rows: Rows, *, whole: bool = False) -> None:
 
 def read(name: str) -> Rows:
     """The rows of NAME.json."""
-    path = HERE / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return [*earlier(HERE / f"{name}.json").values()]
 
 
 def write() -> None:

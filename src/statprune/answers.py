@@ -14,7 +14,6 @@ from statprune.budget.plan import Plan
 from statprune.checkpoint.skeleton import skeleton
 from statprune.engine.progress import Progress, no_progress
 from statprune.errors import BudgetError, InputError
-from statprune.keeping import finished_before
 from statprune.measurement import Measurement
 from statprune.planning import OPTIONS, start_of
 from statprune.planning import plan as measure
@@ -91,9 +90,7 @@ def answer(  # noqa: PLR0913 - all but one are named
     if not recipes:
         raise InputError("no share to answer for; give keeps, as in keeps=[0.8, 0.6].")
     model, folder = start_of(model, data, measured, options)
-    before = False
     if folder is None:
-        before = finished_before(out, resume=resume) is not None
         rest = {name: value for name, value in options.items() if name not in OF_THE_BUDGET}
         found = measure(
             model,
@@ -119,7 +116,7 @@ def answer(  # noqa: PLR0913 - all but one are named
         found = measurements.read(folder, anatomy, weights)
     latency_of = None if found.latency is None else dict(found.latency.conditions)
     answers = tuple(_answer(found, each) for each in recipes)
-    return Answers(recipes[0].of, found.about["damage"], answers, latency_of, before)
+    return Answers(recipes[0].of, found.about["damage"], answers, latency_of, found.before)
 
 
 def _answer(found: Measurement, recipe: Recipe) -> Answer:

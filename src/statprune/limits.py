@@ -6,7 +6,6 @@ from statprune.engine.memory import free_memory, in_words, needed
 from statprune.errors import InputError
 from statprune.preparation import Prepared
 from statprune.recipe import Recipe
-from statprune.started import started_here
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
@@ -39,7 +38,7 @@ def spills(prepared: Prepared, recipe: Recipe, limit: int | None) -> bool:
             f"max_memory is {in_words(limit)}, and this run needs {in_words(memory.least)} with its hidden "
             f"states in files ({memory.told()}). Give more{_thriftier(recipe)}."
         )
-    return memory.most > (free_memory() // (2 * started_here()) if limit is None else limit)
+    return memory.most > (free_memory() // (2 * prepared.anatomy.ranks.here) if limit is None else limit)
 
 
 def _thriftier(recipe: Recipe) -> str:

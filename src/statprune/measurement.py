@@ -51,6 +51,7 @@ class Measurement:
         model: the name of the model on the hub, or its folder.
         fingerprint: of the weights that the sites read and write.
         about: versions, dtype and the like.
+        before: whether a run before this one had finished it, and this one only removed what that had left.
     """
 
     curves: Mapping[str, DamageCurve]
@@ -61,6 +62,7 @@ class Measurement:
     model: str
     fingerprint: str
     about: Mapping[str, Any]
+    before: bool = False
 
     def price(self, of: Of) -> Price:
         """What a budget of this kind counts.

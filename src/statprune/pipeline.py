@@ -18,18 +18,16 @@ from statprune.anatomy.ranks import ALONE, Ranks
 from statprune.anatomy.shelf import State
 from statprune.budget.cost import Cost
 from statprune.budget.plan import Plan
-from statprune.calibration.share import exact
 from statprune.checkpoint.aside import check_output
 from statprune.checkpoint.save import RECORD_FILE, SavedFolder, save
 from statprune.checkpoint.unfinished import unfinished
 from statprune.checkpoint.widths import adopt
-from statprune.engine.backends import maker
+from statprune.engine.backends import maker_of
 from statprune.engine.measure import MakeAccumulator
 from statprune.engine.progress import Progress, no_progress
 from statprune.engine.refit import refit
 from statprune.engine.stat import Decide, measure, stat
 from statprune.engine.trace import Trace
-from statprune.engine.trial import least_read
 from statprune.evaluation.devices import evaluating
 from statprune.inputs import open_model
 from statprune.keeping import finished_before, scratch_of
@@ -245,15 +243,8 @@ def _decide(prepared: Prepared, recipe: Recipe, trace: Trace, progress: Progress
 
 
 def _make(prepared: Prepared, recipe: Recipe) -> MakeAccumulator:
-    return maker(
-        recipe.backend,
-        samples=prepared.samples.protocol["samples"],
-        tokens=prepared.samples.tokens,
-        generator=torch.Generator().manual_seed(recipe.seed),
-        device=prepared.opened.model.device,
-        dtype=torch.float64 if exact(prepared.samples.batches) else prepared.opened.model.dtype,
-        least=least_read(prepared.anatomy, prepared.samples.batches),
-    )
+    batches = prepared.samples.batches
+    return maker_of(prepared.opened.model, prepared.anatomy, batches, recipe.backend, recipe.seed)
 
 
 @contextmanager

@@ -108,7 +108,8 @@ def plan(  # noqa: PLR0913 - all but one are named
         else:
             prepared = lent(prepared, recipe, limit, scratch)
         if out is not None and done is not None:
-            return measurements.read(Path(out), prepared.anatomy, prepared.fingerprint)
+            found = measurements.read(Path(out), prepared.anatomy, prepared.fingerprint)
+            return replace(found, before=True)
         tell_measuring(progress, prepared, latency=latency)
         measurement = surveyed(prepared, with_latency=latency, progress=progress)
         if out is not None and shelf is not None:

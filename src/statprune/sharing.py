@@ -56,13 +56,14 @@ def begun_together(
     if ranks.size > 1:
         _require_shareable(prepared, recipe, ranks)
         require_same(identity_of(prepared, recipe), ranks)
+        prepared = replace(prepared, anatomy=replace(prepared.anatomy, ranks=ranks))
     if shelf is not None:
         prepared = begun(shelf, prepared, recipe, limit)
     else:
         prepared = lent(prepared, recipe, limit, scratch)
     anatomy = prepared.anatomy
     if ranks.size > 1:
-        anatomy = replace(anatomy, shelf=Followed(anatomy.shelf, ranks), ranks=ranks)
+        anatomy = replace(anatomy, shelf=Followed(anatomy.shelf, ranks))
     return replace(prepared, anatomy=anatomy)
 
 

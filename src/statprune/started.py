@@ -13,9 +13,3 @@ def own_number() -> int:
     """The rank of this process; 0 where it is alone."""
     number = os.environ.get("RANK", "0")
     return int(number) if number.isdecimal() and started_many() > 1 else 0
-
-
-def started_here() -> int:
-    """Processes of the run on this machine, this one among them."""
-    count = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return max(1, int(count)) if count.isdecimal() and started_many() > 1 else 1

@@ -41,6 +41,11 @@ class Ranks(Protocol):
         """The number of this process among those of its machine: of the GPU that it takes."""
         ...
 
+    @property
+    def here(self) -> int:
+        """How many processes there are on its machine."""
+        ...
+
     def same(self, value: T | None, owner: int = 0) -> T:
         """What the owner gave, everywhere; what others give is not looked at."""
         ...
@@ -53,7 +58,7 @@ class Ranks(Protocol):
 class Alone:
     """One process."""
 
-    rank, size, local = 0, 1, 0
+    rank, size, local, here = 0, 1, 0, 1
 
     def same(self, value: T | None, owner: int = 0) -> T:
         """It."""

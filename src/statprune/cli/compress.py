@@ -18,6 +18,7 @@ from statprune.cli.options import (
     LogFileOption,
     MaxMemory,
     MaybeData,
+    MaybeSeed,
     Multiple,
     Offload,
     Pin,
@@ -25,10 +26,12 @@ from statprune.cli.options import (
     Protect,
     Quiet,
     Resume,
+    SampleCount,
     SeqLen,
     TextColumn,
     Timeout,
     columns,
+    given,
     register_entries,
     restrictions,
 )
@@ -69,9 +72,7 @@ def compress_command(
         Path | None,
         typer.Option(help="JSON file of units to keep; instead of --keep, --of, --widths and --multiple."),
     ] = None,
-    samples: Annotated[
-        int | None, typer.Option(help="Windows, records or images of calibration data.", show_default="128")
-    ] = None,
+    samples: SampleCount = None,
     seq_len: SeqLen = None,
     text_column: TextColumn = None,
     backend: Annotated[
@@ -88,9 +89,7 @@ def compress_command(
     entry: Entry = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of every random draw.", min=0, show_default="0")
-    ] = None,
+    seed: MaybeSeed = None,
     search: Annotated[
         bool, typer.Option("--search", help="Refine the plan by trying its neighbours out; slower.")
     ] = False,
@@ -109,14 +108,14 @@ def compress_command(
     quieten_libraries()
     if out is None and not dry_run:
         raise OutputError("no output folder; give --out DIR, or --dry-run to see the plan only.")
-    said = {
-        "method": method,
-        "samples": samples,
-        "seq_len": seq_len,
-        "text_column": columns(text_column),
-        "backend": backend,
-        "seed": seed,
-    }
+    said = given(
+        method=method,
+        samples=samples,
+        seq_len=seq_len,
+        text_column=columns(text_column),
+        backend=backend,
+        seed=seed,
+    )
     with many(timeout) as ranks:
         first = ranks.rank == 0
         shown = Shown.of(
@@ -147,7 +146,7 @@ def compress_command(
                 search=search,
                 device=device,
                 dtype=dtype,
-                **{name: value for name, value in said.items() if value is not None},
+                **said,
             )
         if first:
             _tell(result, json=json)

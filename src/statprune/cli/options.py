@@ -33,6 +33,10 @@ SeqLen = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Dtype = Annotated[str, typer.Option(help="auto (the checkpoint's), float32, bfloat16 or float16.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random draw.", min=0, max=2**63 - 1)]
+MaybeSeed = Annotated[int | None, typer.Option(help="Seed of every random draw.", min=0, show_default="0")]
+SampleCount = Annotated[
+    int | None, typer.Option(help="Windows, records or images of calibration data.", show_default="128")
+]
 Floor = Annotated[
     list[str] | None,
     typer.Option(help="Least units to keep, SITE=UNITS or KIND=UNITS (attention, feed_forward); repeatable."),
@@ -92,6 +96,11 @@ def register_entries(entries: list[Path] | None) -> None:
     """Add the entries that --entry names."""
     for path in entries or []:
         statprune.register(path)
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Those that were given: for all others Python has defaults of its own."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def columns(text_column: str | None) -> str | tuple[str, str] | None:

@@ -16,6 +16,7 @@ from statprune.cli.options import (
     LogFileOption,
     MaxMemory,
     MaybeData,
+    MaybeSeed,
     Multiple,
     Offload,
     Pin,
@@ -23,9 +24,11 @@ from statprune.cli.options import (
     Protect,
     Quiet,
     Resume,
+    SampleCount,
     SeqLen,
     TextColumn,
     columns,
+    given,
     register_entries,
     restrictions,
 )
@@ -54,17 +57,13 @@ def plan_command(
     floor: Floor = None,
     protect: Protect = None,
     pin: Pin = None,
-    samples: Annotated[
-        int | None, typer.Option(help="Windows or records of calibration data.", show_default="128")
-    ] = None,
+    samples: SampleCount = None,
     seq_len: SeqLen = None,
     text_column: TextColumn = None,
     entry: Entry = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of every random draw.", min=0, show_default="0")
-    ] = None,
+    seed: MaybeSeed = None,
     resume: Resume = False,
     offload: Offload = False,
     max_memory: MaxMemory = None,
@@ -78,12 +77,7 @@ def plan_command(
     quieten_libraries()
     shown = Shown.of(progress, quiet=quiet, json=json, log_file=log_file)
     register_entries(entry)
-    said = {
-        "samples": samples,
-        "seq_len": seq_len,
-        "text_column": columns(text_column),
-        "seed": seed,
-    }
+    said = given(samples=samples, seq_len=seq_len, text_column=columns(text_column), seed=seed)
     with reporting(shown) as on_block:
         answered = statprune.answer(
             model,
@@ -101,7 +95,7 @@ def plan_command(
             **restrictions(floor, protect, pin),
             device=device,
             dtype=dtype,
-            **{name: value for name, value in said.items() if value is not None},
+            **said,
         )
     if json:
         as_json(answered.to_json())

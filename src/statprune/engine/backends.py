@@ -1,11 +1,17 @@
 """What activations are summed up in before they are factored."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
 import torch
+from transformers import PreTrainedModel
 
+from statprune.anatomy.lookup import Anatomy
+from statprune.calibration.batches import Batch, samples_in
+from statprune.calibration.share import exact
 from statprune.engine.measure import MakeAccumulator
+from statprune.engine.trial import least_read, tokens_by_stack
 from statprune.linalg.accumulator import Accumulator
 from statprune.linalg.gram import Gram
 from statprune.linalg.sketch import CountSketch, GaussianSketch
@@ -24,6 +30,25 @@ def rows_seen(backend: Backend, *, samples: int, tokens: int) -> int:
 
 ROWS_FOR_FLOAT32 = 4
 """So many tokens a column, and the Gram matrix of float32 activations is summed from products in float32."""
+
+
+def maker_of(
+    model: PreTrainedModel,
+    anatomy: Anatomy,
+    batches: Sequence[Batch],
+    backend: Backend = "gram",
+    seed: int = 0,
+) -> MakeAccumulator:
+    """What `maker` makes for a model and its calibration data: in float64 throughout where tokens are few."""
+    return maker(
+        backend,
+        samples=sum(map(samples_in, batches)),
+        tokens=tokens_by_stack(batches)[0],
+        generator=torch.Generator().manual_seed(seed),
+        device=model.device,
+        dtype=torch.float64 if exact(batches) else model.dtype,
+        least=least_read(anatomy, batches),
+    )
 
 
 def maker(

@@ -6,7 +6,6 @@
 Sums are added up in the order of ranks, whatever arrives first.
 """
 
-import os
 import queue
 import threading
 import time
@@ -21,8 +20,9 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 
 from statprune import errors
-from statprune.anatomy.ranks import ALONE, Alone
+from statprune.anatomy.ranks import ALONE, Alone, from_each
 from statprune.engine.messages import Channel
+from statprune.engine.places import each_has_its_own, numbers, own_place
 from statprune.engine.signs import Signs
 from statprune.errors import InputError, RankLostError, StatpruneError
 from statprune.started import started_many
@@ -74,7 +74,7 @@ def together(timeout: float = TIMEOUT) -> "Iterator[Group | Alone]":
 
 def _begin(timeout: float) -> None:
     try:
-        dist.init_process_group(_backend(), timeout=timedelta(seconds=timeout))
+        dist.init_process_group("gloo", timeout=timedelta(seconds=timeout))
     except (RuntimeError, ValueError) as error:
         told = " ".join(str(error).split())[:300]
         raise RankLostError(
@@ -83,16 +83,16 @@ def _begin(timeout: float) -> None:
         ) from error
 
 
-def _backend() -> str:
-    """NCCL between GPUs where each process has its own; gloo for all else."""
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if torch.cuda.is_available() and dist.is_nccl_available() and local <= torch.cuda.device_count():
-        return "cpu:gloo,cuda:nccl"
-    return "gloo"
-
-
 class Group:
-    """The processes of torch.distributed, each with its rank."""
+    """The processes of torch.distributed, each with its rank.
+
+    Between GPUs NCCL carries tensors, where each process has one of its own; gloo carries all else.
+
+    Attributes:
+        rank: the number of this process, of `size`.
+        local: its number among those of its machine that see the same GPUs: of the GPU that it takes.
+        here: how many there are on its machine.
+    """
 
     def __init__(self, timeout: float = TIMEOUT) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
@@ -102,15 +102,21 @@ class Group:
         self._over = self._failing = False
         self._calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=self._work, daemon=True).start()
-        backend = _backend()
-        group = self._do(lambda: dist.new_group(timeout=_NEVER, backend=backend))
-        self._nccl = "nccl" in backend
-        self._channel = Channel(group, torch.device("cuda", self.local) if self._nccl else None)
+        self._groups: list[Any] = []
+        self._nccl = False
+        self._channel = self._between("gloo", None)
+        places = from_each(self, own_place())
+        self.local = numbers(places)[self.rank]
+        self.here = sum(place.machine == places[self.rank].machine for place in places)
+        if torch.cuda.is_available():
+            self._do(lambda: torch.cuda.set_device(self.local % torch.cuda.device_count()))
+        if each_has_its_own(places):
+            self._nccl = True
+            self._channel = self._between("cpu:gloo,cuda:nccl", torch.device("cuda", self.local))
 
-    @property
-    def local(self) -> int:
-        """The number of this process among those of its machine: of the GPU that it takes."""
-        return int(os.environ.get("LOCAL_RANK", self.rank % max(1, torch.cuda.device_count())))
+    def _between(self, backend: str, device: torch.device | None) -> Channel:
+        self._groups.append(self._do(lambda: dist.new_group(timeout=_NEVER, backend=backend)))
+        return Channel(self._groups[-1], device)
 
     def same(self, value: T | None, owner: int = 0) -> T:
         """What the owner gave, everywhere; tensors lie where they lay, on the GPU of each process.
@@ -166,14 +172,14 @@ class Group:
 
     def _close(self) -> None:
         self._calls.put(None)
-        with suppress(RuntimeError, ValueError):
-            dist.destroy_process_group(self._channel.group)
+        for group in self._groups:
+            with suppress(RuntimeError, ValueError):
+                dist.destroy_process_group(group)
+        self._groups.clear()
         self._channel.group = None  # the last reference: connections are closed
 
     def _work(self) -> None:
         """Runs what talks to other processes: it may never return, and then the others go on without it."""
-        if torch.cuda.is_available():
-            torch.cuda.set_device(self.local % torch.cuda.device_count())
         while (given := self._calls.get()) is not None:
             call, found, done = given
             try:
