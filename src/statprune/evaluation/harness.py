@@ -1,0 +1,283 @@
+"""Scores of lm-evaluation-harness for a model in memory, and all that they depend on."""
+
+import copy
+import io
+import logging
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from typing import Any, TextIO
+
+import numpy as np
+import torch
+from torch import nn
+
+from statprune.evaluation.devices import evaluating, place_of
+from statprune.evaluation.harness_tasks import Tasks
+
+SEEDS = {"python": 0, "numpy": 1234, "torch": 1234, "fewshot": 1234}
+"""The harness's own."""
+_BOOTSTRAP = 100_000
+_ALWAYS_SAID = (
+    "`pretrained` model kwarg",
+    "Passed an already-initialized model",
+    "Overwriting default num_fewshot",
+)
+_CUT = ("Combined length of context", "Left truncation applied")
+
+
+@dataclass(frozen=True)
+class Score:
+    """One metric of one task, or of a group of tasks.
+
+    Attributes:
+        task: its name.
+        metric: its name, as in the task's file: acc, acc_norm, word_perplexity ...
+        filter: what the harness did with answers beforehand; "none" mostly.
+        value: accuracies are shares, not percents.
+        stderr: standard error of the value; None where the harness has none.
+        version: of the task; None where its file tells none.
+        shots: solved examples in front of each question; None for a group.
+        examples: how many were asked.
+        higher_is_better: None where the harness does not tell.
+    """
+
+    task: str
+    metric: str
+    filter: str
+    value: float
+    stderr: float | None
+    version: str | None
+    shots: int | None
+    examples: int
+    higher_is_better: bool | None
+
+
+@dataclass(frozen=True)
+class HarnessScores:
+    """What the harness found.
+
+    Attributes:
+        scores: in the order in which tasks were given.
+        protocol: all that two numbers must share to be comparable, ready for JSON.
+    """
+
+    scores: tuple[Score, ...]
+    protocol: dict[str, Any]
+
+    def value(self, task: str, metric: str) -> float:
+        """The value of a task's metric.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for score in self.scores:
+            if (score.task, score.metric) == (task, metric):
+                return score.value
+        raise KeyError(f"no {metric} of {task}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The attributes as a mapping that `json.dumps` takes."""
+        return asdict(self)
+
+
+@dataclass
+class _Said(logging.Handler):
+    """What the harness warns of: inputs it cut off, counted, and all else, each once."""
+
+    cut: int = 0
+    other: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__(logging.WARNING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take note of one message."""
+        text = " ".join(record.getMessage().split())
+        if text.startswith(_CUT):
+            self.cut += 1
+        elif not text.startswith(_ALWAYS_SAID) and text not in self.other:
+            self.other.append(text)
+
+
+class _Counter:
+    """In the place of the harness's cache: told of every request that has its answer."""
+
+    def __init__(self, told: Callable[[int], None]) -> None:
+        self._told, self._done = told, 0
+
+    def add_partial(self, kind: str, request: Any, answer: Any) -> None:
+        """One more."""
+        self._done += 1
+        self._told(self._done)
+
+
+class _Nowhere(io.StringIO):
+    """Takes what the harness prints; progress bars of rich go on to the real stream."""
+
+    def __init__(self, real: TextIO) -> None:
+        super().__init__()
+        self.rich_proxied_file = real
+
+
+def harness_scores(  # noqa: PLR0913 - all but four are named
+    model: nn.Module,
+    tokenizer: Any,
+    tasks: Tasks,
+    loaded: list[Any],
+    *,
+    num_fewshot: int | None = None,
+    limit: int | None = None,
+    batch_size: int = 1,
+    seed: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> HarnessScores:
+    """The harness's own evaluation of a model as it is, in its dtype and on its device.
+
+    Modes of modules, the tokenizer, seeds and loggers are as before afterwards. Nothing is printed.
+
+    Args:
+        model: one that predicts the next token, or an encoder with a decoder; of any widths.
+        tokenizer: its tokenizer.
+        tasks: from `find_tasks`.
+        loaded: from `load_tasks`.
+        num_fewshot: solved examples in front of each question; None takes each task's own number.
+        limit: of each task no more than the first so many; None takes all.
+        batch_size: rows at once; results differ by rounding only.
+        seed: of every draw, that of solved examples among them; None takes the harness's own seeds.
+        on_progress: called with requests answered, and all of them, after each.
+    """
+    import lm_eval  # noqa: PLC0415 - an optional library
+    from lm_eval.models.huggingface import HFLM  # noqa: PLC0415
+
+    seeds = dict(SEEDS) if seed is None else dict.fromkeys(SEEDS, seed)
+    with ExitStack() as around:
+        around.enter_context(evaluating(model))
+        around.enter_context(_seeds_put_back(model))
+        said = around.enter_context(_listening())
+        shown = around.enter_context(_silent())
+        # The harness gives a tokenizer without a padding token one.
+        lm = HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size)
+        if on_progress is not None:
+            flat = tasks.manager.load(loaded)["tasks"].values()
+            lm.set_cache_hook(_Counter(lambda done: shown(lambda: on_progress(done, _requests(flat)))))
+        found = lm_eval.simple_evaluate(
+            model=lm,
+            tasks=loaded,
+            task_manager=tasks.manager,
+            num_fewshot=num_fewshot,
+            limit=limit,
+            batch_size=batch_size,
+            log_samples=False,
+            # Of one example there is no standard error, and the harness would divide by zero.
+            bootstrap_iters=0 if _single(tasks, loaded, limit) else _BOOTSTRAP,
+            random_seed=seeds["python"],
+            numpy_random_seed=seeds["numpy"],
+            torch_random_seed=seeds["torch"],
+            fewshot_random_seed=seeds["fewshot"],
+        )
+    device, dtype = place_of(model)
+    protocol = {
+        "harness": f"lm-eval {version('lm_eval')}",
+        "tasks": list(tasks.names),
+        "own_tasks": None if tasks.folder is None else tasks.folder.name,
+        "data": {name: _data(settings) for name, settings in found["configs"].items()},
+        "versions": {name: _text(of) for name, of in found["versions"].items()},
+        "num_fewshot": num_fewshot,
+        "limit": limit,
+        "examples": {name: dict(counts) for name, counts in found["n-samples"].items()},
+        "batch_size": batch_size,
+        "chat_template": False,
+        "max_length": lm.max_length,
+        "truncated": said.cut,
+        "seeds": seeds,
+        "dtype": str(dtype).removeprefix("torch."),
+        "device": device.type,
+        "transformers": version("transformers"),
+        "warnings": said.other,
+    }
+    return HarnessScores(tuple(_scores(found)), protocol)
+
+
+def _scores(found: Mapping[str, Any]) -> Iterator[Score]:
+    tables = {**found["results"], **found.get("groups", {})}
+    for task, table in tables.items():
+        better = found.get("higher_is_better", {}).get(task, {})
+        for key, value in table.items():
+            metric, comma, rule = key.partition(",")
+            if not comma or metric.endswith("_stderr") or not isinstance(value, int | float | np.number):
+                continue
+            error = table.get(f"{metric}_stderr,{rule}")
+            yield Score(
+                task=task,
+                metric=metric,
+                filter=rule,
+                value=float(value),
+                stderr=float(error) if isinstance(error, int | float | np.number) else None,
+                version=_text(found["versions"].get(task)),
+                shots=found["n-shot"].get(task),
+                examples=int(table["sample_len"]),
+                higher_is_better=better.get(metric),
+            )
+
+
+def _requests(tasks: Any) -> int:
+    """Answers that the tasks wait for; known once the first one is asked for."""
+    return sum(instance.repeats for task in tasks for instance in task.instances)
+
+
+def _single(tasks: Tasks, loaded: list[Any], limit: int | None) -> bool:
+    """Whether some task has only one example."""
+    return limit == 1 or any(len(task.eval_docs) < 2 for task in tasks.manager.load(loaded)["tasks"].values())
+
+
+def _data(settings: Mapping[str, Any]) -> str:
+    parts = (settings.get("dataset_path"), settings.get("dataset_name"))
+    return ":".join(str(part) for part in parts if part)
+
+
+def _text(value: Any) -> str | None:
+    return None if value in (None, "N/A", "Yaml") else str(value)
+
+
+@contextmanager
+def _seeds_put_back(model: nn.Module) -> Iterator[None]:
+    """The harness sets seeds for the whole process."""
+    device, _ = place_of(model)
+    ours, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002 - to put it back
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        random.setstate(ours)
+        np.random.set_state(numpys)  # noqa: NPY002
+
+
+@contextmanager
+def _listening() -> Iterator[_Said]:
+    logger = logging.getLogger("lm_eval")
+    before = (list(logger.handlers), logger.propagate, logger.level)
+    said = _Said()
+    logger.handlers, logger.propagate = [said], False
+    logger.setLevel(logging.WARNING)
+    try:
+        yield said
+    finally:
+        logger.handlers, logger.propagate, level = before
+        logger.setLevel(level)
+
+
+@contextmanager
+def _silent() -> Iterator[Callable[[Callable[[], None]], None]]:
+    """The harness prints, and no option turns its bars off; what is yielded runs with the real stderr."""
+    real = sys.stderr
+
+    def shown(call: Callable[[], None]) -> None:
+        with redirect_stderr(real):
+            call()
+
+    with redirect_stdout(io.StringIO()), redirect_stderr(_Nowhere(real)):
+        yield shown
