@@ -15,13 +15,13 @@ from statprune.cli.harness import (
     show_harness,
 )
 from statprune.cli.options import (
+    Data,
     Debug,
     Device,
     Dtype,
     Entry,
     Json,
     LogFileOption,
-    MaybeData,
     Model,
     ProgressMode,
     Quiet,
@@ -37,7 +37,7 @@ from statprune.cli.show import as_json, quieten_libraries, say, show_protocol
 
 def evaluate_command(
     model: Model,
-    data: MaybeData = None,
+    data: Data = None,
     seq_len: SeqLen = None,
     text_column: TextColumn = None,
     max_tokens: Annotated[int | None, typer.Option(help="Read no more than this.", min=1)] = None,
