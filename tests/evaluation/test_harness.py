@@ -119,13 +119,16 @@ def test_batches_change_nothing_but_rounding(pruned: Any, tokenizer: Any, rows: 
 
 def test_solved_examples_limits_and_what_is_cut_off_are_told(rows: Rows, folder: Path) -> None:
     options = {"tokenizer": letter_tokenizer(), "tasks_dir": folder, "limit": 4}
-    found = statprune.harness(tiny_model("llama"), "own_arc", num_fewshot=2, **options)
+    model = tiny_model("llama", max_position_embeddings=128)
+    found = statprune.harness(model, "own_arc", num_fewshot=2, **options)
     assert {score.shots for score in found.scores} == {2}
     assert {score.examples for score in found.scores} == {4}
-    # A letter is a token here and there are 64 positions: no question fits.
+    # A letter is a token here and there are 128 positions: no question fits.
     assert found.protocol["truncated"] == sum(len(row["choices"]["text"]) for row in rows["arc"][:4])
-    again = statprune.harness(tiny_model("llama"), "own_arc", num_fewshot=2, seed=7, **options)
+    again = statprune.harness(model, "own_arc", num_fewshot=2, seed=7, **options)
     assert again.protocol["seeds"] == dict.fromkeys(("python", "numpy", "torch", "fewshot"), 7)
+    with pytest.raises(DataError, match="longer than the 32 tokens"):
+        statprune.harness(tiny_model("llama", max_position_embeddings=32), "own_arc", **options)
     single = statprune.harness(MODEL, "own_arc", tasks_dir=folder, limit=1)
     assert [score.stderr for score in single.scores] == [None, None]
 
@@ -133,7 +136,7 @@ def test_solved_examples_limits_and_what_is_cut_off_are_told(rows: Rows, folder:
 def test_nothing_of_the_process_is_left_changed(
     rows: Rows, folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    model, own = tiny_model("llama").train(), letter_tokenizer()
+    model, own = tiny_model("llama", max_position_embeddings=512).train(), letter_tokenizer()
     own.pad_token = None
     state = random.getstate(), torch.random.get_rng_state()
     logger = logging.getLogger("lm_eval")
@@ -152,9 +155,8 @@ def test_nothing_of_the_process_is_left_changed(
 @pytest.mark.parametrize("family", ["gpt2", "opt", "gemma2", "mixtral", "bart", "t5"])
 def test_other_families_and_uniform_widths(family: str, rows: Rows, folder: Path) -> None:
     kind = "encoder" if family in ("bart", "t5") else "decoder"
-    model = uniform_cut(
-        tiny_model(family, max_position_embeddings=512) if family == "bart" else tiny_model(family)
-    )
+    longer = {"gpt2": {"n_positions": 512}, "t5": {}}.get(family, {"max_position_embeddings": 512})
+    model = uniform_cut(tiny_model(family, **longer))
     found = statprune.harness(
         model, "own_hellaswag", tokenizer=letter_tokenizer(kind), tasks_dir=folder, limit=3
     )

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from statprune.errors import DataError
 from statprune.evaluation.devices import evaluating, place_of
 from statprune.evaluation.harness_tasks import Tasks
 
@@ -149,9 +150,11 @@ def harness_scores(  # noqa: PLR0913 - all but four are named
         batch_size: rows at once; results differ by rounding only.
         seed: of every draw, that of solved examples among them; None takes the harness's own seeds.
         on_progress: called with requests answered, and all of them, after each.
+
+    Raises:
+        DataError: an answer is longer than what the model reads.
     """
-    import lm_eval  # noqa: PLC0415 - an optional library
-    from lm_eval.models.huggingface import HFLM  # noqa: PLC0415
+    from lm_eval.models.huggingface import HFLM  # noqa: PLC0415 - an optional library
 
     seeds = dict(SEEDS) if seed is None else dict.fromkeys(SEEDS, seed)
     with ExitStack() as around:
@@ -164,8 +167,8 @@ def harness_scores(  # noqa: PLR0913 - all but four are named
         if on_progress is not None:
             flat = tasks.manager.load(loaded)["tasks"].values()
             lm.set_cache_hook(_Counter(lambda done: shown(lambda: on_progress(done, _requests(flat)))))
-        found = lm_eval.simple_evaluate(
-            model=lm,
+        found = _evaluated(
+            lm,
             tasks=loaded,
             task_manager=tasks.manager,
             num_fewshot=num_fewshot,
@@ -200,6 +203,19 @@ def harness_scores(  # noqa: PLR0913 - all but four are named
         "warnings": said.other,
     }
     return HarnessScores(tuple(_scores(found)), protocol)
+
+
+def _evaluated(lm: Any, **options: Any) -> dict[str, Any]:
+    import lm_eval  # noqa: PLC0415 - an optional library
+
+    try:
+        found: dict[str, Any] = lm_eval.simple_evaluate(model=lm, **options)
+    except AssertionError as error:  # its way to say so
+        raise DataError(
+            f"lm-evaluation-harness gave up, most likely since an answer of a task is longer than the "
+            f"{lm.max_length} tokens that this model reads. Leave out the task, or take a model with a longer context."
+        ) from error
+    return found
 
 
 def _scores(found: Mapping[str, Any]) -> Iterator[Score]:
