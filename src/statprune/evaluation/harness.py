@@ -213,7 +213,7 @@ def _evaluated(lm: Any, **options: Any) -> dict[str, Any]:
     except AssertionError as error:  # its way to say so
         raise DataError(
             f"lm-evaluation-harness gave up, most likely since an answer of a task is longer than the "
-            f"{lm.max_length} tokens that this model reads. Leave out the task, or take a model with a longer context."
+            f"{lm.max_length} tokens that this model reads. Leave out the task, or take a longer context."
         ) from error
     return found
 
