@@ -10,6 +10,7 @@ from statprune.checkpoint.load import require_finite
 from statprune.engine.progress import Facts, Progress, no_progress
 from statprune.errors import InputError, ModelError
 from statprune.evaluation.harness import HarnessScores, harness_scores
+from statprune.evaluation.harness_process import listening
 from statprune.evaluation.harness_tasks import find_tasks, load_tasks
 from statprune.inputs import Opened, is_of_content, open_model
 
@@ -56,26 +57,28 @@ def harness(  # noqa: PLR0913 - the options of `statprune evaluate --harness`
     for name, (given, smallest) in least.items():
         if given is not None and given < smallest:
             raise InputError(f"{name} is {given}; give at least {smallest}.")
-    found = find_tasks(tasks, tasks_dir)
-    loaded = load_tasks(found)
-    opened = open_model(model, tokenizer, dtype=dtype, device=device)
-    _require_writer(opened)
-    require_finite(opened.model)
 
     def told(done: int, requests: int) -> None:
         progress("evaluate", done, requests, Facts(ahead=()))
 
-    return harness_scores(
-        opened.model,
-        opened.tokenizer,
-        found,
-        loaded,
-        num_fewshot=num_fewshot,
-        limit=limit,
-        batch_size=batch_size,
-        seed=seed,
-        on_progress=told,
-    )
+    with listening() as said:
+        found = find_tasks(tasks, tasks_dir)
+        loaded = load_tasks(found)
+        opened = open_model(model, tokenizer, dtype=dtype, device=device)
+        _require_writer(opened)
+        require_finite(opened.model)
+        return harness_scores(
+            opened.model,
+            opened.tokenizer,
+            found,
+            loaded,
+            said=said,
+            num_fewshot=num_fewshot,
+            limit=limit,
+            batch_size=batch_size,
+            seed=seed,
+            on_progress=told,
+        )
 
 
 def _require_writer(opened: Opened) -> None:

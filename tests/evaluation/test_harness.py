@@ -138,6 +138,9 @@ def test_nothing_of_the_process_is_left_changed(
 ) -> None:
     model, own = tiny_model("llama", max_position_embeddings=512).train(), letter_tokenizer()
     own.pad_token = None
+    # What is read for the first time is put into a cache, with a bar.
+    statprune.harness(model, "own_hellaswag", tokenizer=own, tasks_dir=folder, limit=2)
+    capfd.readouterr()
     state = random.getstate(), torch.random.get_rng_state()
     logger = logging.getLogger("lm_eval")
     logs = list(logger.handlers), logger.propagate, logger.level

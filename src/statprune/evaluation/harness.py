@@ -1,33 +1,23 @@
 """Scores of lm-evaluation-harness for a model in memory, and all that they depend on."""
 
 import copy
-import io
-import logging
-import random
-import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from statprune.errors import DataError
 from statprune.evaluation.devices import evaluating, place_of
+from statprune.evaluation.harness_process import Said, seeds_put_back, silent
 from statprune.evaluation.harness_tasks import Tasks
 
 SEEDS = {"python": 0, "numpy": 1234, "torch": 1234, "fewshot": 1234}
 """The harness's own."""
 _BOOTSTRAP = 100_000
-_ALWAYS_SAID = (
-    "`pretrained` model kwarg",
-    "Passed an already-initialized model",
-    "Overwriting default num_fewshot",
-)
-_CUT = ("Combined length of context", "Left truncation applied")
 
 
 @dataclass(frozen=True)
@@ -85,43 +75,19 @@ class HarnessScores:
         return asdict(self)
 
 
-@dataclass
-class _Said(logging.Handler):
-    """What the harness warns of: inputs it cut off, counted, and all else, each once."""
-
-    cut: int = 0
-    other: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        super().__init__(logging.WARNING)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Take note of one message."""
-        text = " ".join(record.getMessage().split())
-        if text.startswith(_CUT):
-            self.cut += 1
-        elif not text.startswith(_ALWAYS_SAID) and text not in self.other:
-            self.other.append(text)
-
-
 class _Counter:
     """In the place of the harness's cache: told of every request that has its answer."""
 
-    def __init__(self, told: Callable[[int], None]) -> None:
-        self._told, self._done = told, 0
+    def __init__(self, told: Callable[[int, int], None], total: Callable[[], int]) -> None:
+        self._told, self._total = told, total
+        self._done, self._all = 0, 0
 
     def add_partial(self, kind: str, request: Any, answer: Any) -> None:
         """One more."""
+        # Known by now: the harness writes all requests before it asks the first.
+        self._all = self._all or self._total()
         self._done += 1
-        self._told(self._done)
-
-
-class _Nowhere(io.StringIO):
-    """Takes what the harness prints; progress bars of rich go on to the real stream."""
-
-    def __init__(self, real: TextIO) -> None:
-        super().__init__()
-        self.rich_proxied_file = real
+        self._told(self._done, self._all)
 
 
 def harness_scores(  # noqa: PLR0913 - all but four are named
@@ -130,6 +96,7 @@ def harness_scores(  # noqa: PLR0913 - all but four are named
     tasks: Tasks,
     loaded: list[Any],
     *,
+    said: Said,
     num_fewshot: int | None = None,
     limit: int | None = None,
     batch_size: int = 1,
@@ -138,13 +105,14 @@ def harness_scores(  # noqa: PLR0913 - all but four are named
 ) -> HarnessScores:
     """The harness's own evaluation of a model as it is, in its dtype and on its device.
 
-    Modes of modules, the tokenizer, seeds and loggers are as before afterwards. Nothing is printed.
+    Modes of modules, the tokenizer and seeds are as before afterwards. Nothing is printed.
 
     Args:
         model: one that predicts the next token, or an encoder with a decoder; of any widths.
         tokenizer: its tokenizer.
         tasks: from `find_tasks`.
         loaded: from `load_tasks`.
+        said: from `listening`, which is still on.
         num_fewshot: solved examples in front of each question; None takes each task's own number.
         limit: of each task no more than the first so many; None takes all.
         batch_size: rows at once; results differ by rounding only.
@@ -159,14 +127,16 @@ def harness_scores(  # noqa: PLR0913 - all but four are named
     seeds = dict(SEEDS) if seed is None else dict.fromkeys(SEEDS, seed)
     with ExitStack() as around:
         around.enter_context(evaluating(model))
-        around.enter_context(_seeds_put_back(model))
-        said = around.enter_context(_listening())
-        shown = around.enter_context(_silent())
+        around.enter_context(seeds_put_back(model))
+        shown = around.enter_context(silent())
         # The harness gives a tokenizer without a padding token one.
         lm = HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size)
         if on_progress is not None:
             flat = tasks.manager.load(loaded)["tasks"].values()
-            lm.set_cache_hook(_Counter(lambda done: shown(lambda: on_progress(done, _requests(flat)))))
+            told = on_progress
+            lm.set_cache_hook(
+                _Counter(lambda done, all_: shown(lambda: told(done, all_)), lambda: _requests(flat))
+            )
         found = _evaluated(
             lm,
             tasks=loaded,
@@ -241,7 +211,7 @@ def _scores(found: Mapping[str, Any]) -> Iterator[Score]:
 
 
 def _requests(tasks: Any) -> int:
-    """Answers that the tasks wait for; known once the first one is asked for."""
+    """Answers that the tasks wait for."""
     return sum(instance.repeats for task in tasks for instance in task.instances)
 
 
@@ -257,43 +227,3 @@ def _data(settings: Mapping[str, Any]) -> str:
 
 def _text(value: Any) -> str | None:
     return None if value in (None, "N/A", "Yaml") else str(value)
-
-
-@contextmanager
-def _seeds_put_back(model: nn.Module) -> Iterator[None]:
-    """The harness sets seeds for the whole process."""
-    device, _ = place_of(model)
-    ours, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002 - to put it back
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            yield
-    finally:
-        random.setstate(ours)
-        np.random.set_state(numpys)  # noqa: NPY002
-
-
-@contextmanager
-def _listening() -> Iterator[_Said]:
-    logger = logging.getLogger("lm_eval")
-    before = (list(logger.handlers), logger.propagate, logger.level)
-    said = _Said()
-    logger.handlers, logger.propagate = [said], False
-    logger.setLevel(logging.WARNING)
-    try:
-        yield said
-    finally:
-        logger.handlers, logger.propagate, level = before
-        logger.setLevel(level)
-
-
-@contextmanager
-def _silent() -> Iterator[Callable[[Callable[[], None]], None]]:
-    """The harness prints, and no option turns its bars off; what is yielded runs with the real stderr."""
-    real = sys.stderr
-
-    def shown(call: Callable[[], None]) -> None:
-        with redirect_stderr(real):
-            call()
-
-    with redirect_stdout(io.StringIO()), redirect_stderr(_Nowhere(real)):
-        yield shown
