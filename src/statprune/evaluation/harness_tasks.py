@@ -66,9 +66,7 @@ def find_tasks(asked: str | Sequence[str], folder: str | Path | None = None) -> 
     if place is not None and not any(place.glob("**/*.yaml")):
         what = "holds no .yaml file" if place.is_dir() else "is no folder"
         raise InputError(f"harness tasks: {place} {what}. Give a folder with task files.")
-    from lm_eval.tasks import TaskManager  # noqa: PLC0415 - an optional library
-
-    manager = TaskManager(include_path=None if place is None else str(place))
+    manager = _manager(names, place)
     found = [each for name in names for each in _resolved(name, manager, place)]
     return Tasks(manager, tuple(dict.fromkeys(found)), place)
 
@@ -106,6 +104,27 @@ def load_tasks(tasks: Tasks) -> list[Any]:
 def data_sets(name: str, manager: Any) -> list[str]:
     """Data sets on the hub that a task, or the tasks of a group or a tag, read; in order, each once."""
     return list(dict.fromkeys(_data_sets(name, manager.task_index, set())))
+
+
+def _manager(names: list[str], folder: Path | None) -> Any:
+    """The harness's index, or that of `folder` alone where it has all: the harness's takes seconds to read."""
+    from lm_eval.tasks import TaskManager  # noqa: PLC0415 - an optional library
+
+    if folder is None:
+        return TaskManager()
+    own = TaskManager(include_path=str(folder), include_defaults=False)
+    if all(_is_whole(name, own.task_index, ()) for name in names):
+        return own
+    return TaskManager(include_path=str(folder))
+
+
+def _is_whole(name: Any, index: Any, above: tuple[str, ...]) -> bool:
+    """Whether `index` has this task, or this group with all that is in it; a tag may have more elsewhere."""
+    entry = index.get(name) if isinstance(name, str) and name not in above else None
+    if entry is None or entry.cfg is None:
+        return False
+    below = entry.cfg.get("task")
+    return not isinstance(below, list) or all(_is_whole(each, index, (*above, name)) for each in below)
 
 
 def _resolved(name: str, manager: Any, folder: Path | None) -> list[str]:
