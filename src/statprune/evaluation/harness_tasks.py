@@ -107,7 +107,7 @@ def data_sets(name: str, manager: Any) -> list[str]:
 
 
 def _manager(names: list[str], folder: Path | None) -> Any:
-    """The harness's index, or that of `folder` alone where it has all: the harness's takes seconds to read."""
+    """The harness's index, or that of `folder` alone where it has all: the former takes seconds to read."""
     from lm_eval.tasks import TaskManager  # noqa: PLC0415 - an optional library
 
     if folder is None:
