@@ -19,10 +19,11 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-# What takes longer, llama.cpp (compiled: a C++ compiler is needed), and the oldest transformers supported.
-audit: $(VENV)/.installed-llama-cpp $(OLDEST)/.installed $(QUANTISE)/.installed
+# What takes longer, llama.cpp (compiled: a C++ compiler is needed), lm-evaluation-harness, and the oldest transformers supported.
+audit: $(VENV)/.installed-llama-cpp $(VENV)/.installed-harness $(OLDEST)/.installed $(QUANTISE)/.installed
 	$(BIN)/python -m pytest -n 2 -m audit
 	$(BIN)/python -m pytest -n 2 tests/export tests/cli/test_export_gguf.py
+	$(BIN)/python -m pytest tests/evaluation/test_harness.py tests/cli/test_harness_command.py
 	$(QUANTISE)/bin/python -m pytest -m audit tests/serving/test_quantise_afterwards.py
 	$(OLDEST)/bin/python -m pytest -n 2 tests/contracts tests/checkpoint tests/engine
 
@@ -56,4 +57,8 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 $(VENV)/.installed-llama-cpp: $(VENV)/.installed-dev
 	CMAKE_ARGS="-DLLAVA_BUILD=OFF" $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,llama-cpp]'
+	touch $@
+
+$(VENV)/.installed-harness: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,harness]'
 	touch $@

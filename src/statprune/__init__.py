@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from statprune.demo import Demonstration, demonstrate
     from statprune.engine.group import together
     from statprune.errors import InputError, StatpruneError, StatpruneWarning
+    from statprune.harnessed import harness
     from statprune.inspection import Inspection, inspect
     from statprune.measurement import Measurement
     from statprune.pipeline import Result, compress
@@ -42,6 +43,7 @@ __all__ = [
     "compress",
     "demonstrate",
     "evaluate",
+    "harness",
     "inspect",
     "plan",
     "register",
@@ -65,6 +67,7 @@ _HOMES = {
     "compress": "pipeline",
     "demonstrate": "demo",
     "evaluate": "quality",
+    "harness": "harnessed",
     "inspect": "inspection",
     "plan": "planning",
     "register": "anatomy.lookup",

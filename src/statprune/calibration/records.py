@@ -240,7 +240,7 @@ def _hub(name: str, split: str, text_column: TextColumn, tokenizer: Any, charact
     tried = f"hub data set {repository!r} (config {config or 'default'}, split {split})"
     try:
         # Asked first because load_dataset repeats for half a minute where there is no network.
-        cached = _is_cached(repository)
+        cached = is_cached(repository)
         if not cached:
             huggingface_hub.HfApi().dataset_info(repository, timeout=10)
         if cached or characters is None:
@@ -268,7 +268,8 @@ def _beginning(rows: Iterable[dict[str, Any]], characters: int) -> datasets.Data
     return datasets.Dataset.from_list(taken)
 
 
-def _is_cached(repository: str) -> bool:
+def is_cached(repository: str) -> bool:
+    """Whether something of this data set of the hub lies in the cache on this machine."""
     folder = Path(datasets.config.HF_DATASETS_CACHE)
     wanted = repository.lower().replace("/", "").replace("_", "")
     return folder.is_dir() and any(e.name.lower().replace("_", "") == wanted for e in folder.iterdir())

@@ -5,6 +5,15 @@ from typing import Annotated
 import typer
 
 import statprune
+from statprune.cli.harness import (
+    BatchSize,
+    Harness,
+    HarnessTasksDir,
+    Limit,
+    NumFewshot,
+    require_alone,
+    show_harness,
+)
 from statprune.cli.options import (
     Data,
     Debug,
@@ -28,10 +37,15 @@ from statprune.cli.show import as_json, quieten_libraries, say, show_protocol
 
 def evaluate_command(
     model: Model,
-    data: Data,
+    data: Data = None,
     seq_len: SeqLen = None,
     text_column: TextColumn = None,
     max_tokens: Annotated[int | None, typer.Option(help="Read no more than this.", min=1)] = None,
+    harness: Harness = None,
+    harness_tasks_dir: HarnessTasksDir = None,
+    num_fewshot: NumFewshot = None,
+    limit: Limit = None,
+    batch_size: BatchSize = None,
     entry: Entry = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -42,10 +56,38 @@ def evaluate_command(
     debug: Debug = False,
     json: Json = False,
 ) -> None:
-    """Measure perplexity (decoders) or masked-token loss (encoders), and print its protocol."""
+    """Measure perplexity (decoders), masked-token loss (encoders) or harness tasks; print the protocol."""
+    of_harness = {
+        "--harness-tasks-dir": harness_tasks_dir,
+        "--num-fewshot": num_fewshot,
+        "--limit": limit,
+        "--batch-size": batch_size,
+    }
+    of_data = {
+        "--data": data,
+        "--seq-len": seq_len,
+        "--text-column": text_column,
+        "--max-tokens": max_tokens,
+    }
+    require_alone(harness, of_harness, of_data)
     quieten_libraries()
     shown = Shown.of(progress, quiet=quiet, json=json, log_file=log_file)
     register_entries(entry)
+    if harness is not None:
+        show_harness(
+            model,
+            shown,
+            json=json,
+            seed=seed,
+            tasks=harness,
+            tasks_dir=harness_tasks_dir,
+            num_fewshot=num_fewshot,
+            limit=limit,
+            batch_size=batch_size or 1,
+            device=device,
+            dtype=dtype,
+        )
+        return
     with reporting(shown) as on_block:
         measured = statprune.evaluate(
             model,

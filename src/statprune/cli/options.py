@@ -9,7 +9,7 @@ import statprune
 
 Model = Annotated[str, typer.Argument(help="A model's folder, or its name on the hub.", show_default=False)]
 Data = Annotated[
-    str,
+    str | None,
     typer.Option(
         help="NAME[:CONFIG][@SPLIT] of a data set on the hub, or a local file or folder (.jsonl .json .csv "
         ".tsv .parquet, or plain text; also .gz .xz .zst); for models that read images, a folder of them.",
