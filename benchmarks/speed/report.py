@@ -46,7 +46,7 @@ def write() -> None:
         "# What runs cost",
         "Scripts of this folder print these numbers, on models of random weights, and write this page "
         "(`python -m benchmarks.speed.report`). Times are over one plain forward pass of the same tokens, "
-        "timed just before in the same process: median of the runs (least to most).",
+        "timed half before and half after in the same process: median of the runs (least to most).",
         "## Over a plain forward pass\n\n" + _stages([row for row in rows if not row["grows"]]),
         "`python -m benchmarks.speed.cost --case ...`. Half of the parameters of each block are kept. Parts "
         "are medians, in forward passes too: " + "; ".join(f"{k}: {v}" for k, v in PARTS.items()) + ". "
