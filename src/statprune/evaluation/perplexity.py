@@ -10,7 +10,15 @@ from torch import nn
 
 from statprune.calibration.records import Records
 from statprune.calibration.samples import by_length
-from statprune.calibration.tokens import Row, encode, pad, require_tokenizer, single_records, token_stream
+from statprune.calibration.tokens import (
+    Row,
+    TokenStream,
+    encode,
+    pad,
+    require_tokenizer,
+    single_records,
+    token_stream,
+)
 from statprune.errors import DataError, NonFiniteError
 from statprune.evaluation.devices import (
     evaluating,
@@ -118,7 +126,28 @@ def perplexity(
     """
     if seq_len < 2:
         raise DataError(f"sequence length {seq_len}: nothing to predict; take at least 2")
-    stream = token_stream(records, tokenizer)
+    return stream_perplexity(
+        model,
+        token_stream(records, tokenizer),
+        records.description,
+        seq_len=seq_len,
+        batch_tokens=batch_tokens,
+        max_tokens=max_tokens,
+        on_progress=on_progress,
+    )
+
+
+def stream_perplexity(
+    model: nn.Module,
+    stream: TokenStream,
+    description: dict[str, Any],
+    *,
+    seq_len: int,
+    batch_tokens: int = BATCH_TOKENS,
+    max_tokens: int | None = None,
+    on_progress: Progress | None = None,
+) -> Perplexity:
+    """`perplexity` of a text that is tokenised already; `description` says where it came from."""
     rows = stream.windows(seq_len)
     if max_tokens is not None:
         if max_tokens < seq_len:
@@ -143,8 +172,8 @@ def perplexity(
     tokens = len(rows) * (seq_len - 1)
     nll = _mean(total, tokens)
     protocol = {
-        "data": records.description,
-        "split": records.description.get("split"),
+        "data": description,
+        "split": description.get("split"),
         "join": stream.join,
         "window": seq_len,
         "stride": seq_len,
