@@ -1,19 +1,19 @@
 """`statprune evaluate`."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 import statprune
 from statprune.cli.options import (
-    Data,
     Debug,
     Device,
     Dtype,
     Entry,
     Json,
     LogFileOption,
-    Model,
+    MaybeData,
     ProgressMode,
     Quiet,
     Seed,
@@ -23,15 +23,29 @@ from statprune.cli.options import (
     register_entries,
 )
 from statprune.cli.progress import Shown, reporting
-from statprune.cli.show import as_json, quieten_libraries, say, show_protocol
+from statprune.cli.show import as_json, quieten_libraries, say, show_protocol, table
+from statprune.evaluation.tasks import TASKS
+
+MaybeModel = Annotated[
+    str | None, typer.Argument(help="A model's folder, or its name on the hub.", show_default=False)
+]
+_MISSING = {
+    "MODEL": "no model is given; name its folder, or its name on the hub",
+    "--data": "neither --data nor --task is given; give a text, or a task such as --task glue/sst2",
+}
 
 
 def evaluate_command(
-    model: Model,
-    data: Data,
+    model: MaybeModel = None,
+    data: MaybeData = None,
+    task: Annotated[str | None, typer.Option(help="A task by its name, such as glue/sst2.")] = None,
+    list_tasks: Annotated[bool, typer.Option("--list-tasks", help="Print the tasks, and end.")] = False,
     seq_len: SeqLen = None,
     text_column: TextColumn = None,
     max_tokens: Annotated[int | None, typer.Option(help="Read no more than this.", min=1)] = None,
+    max_examples: Annotated[
+        int | None, typer.Option(help="Of a task: ask no more than these, drawn by the seed.", min=1)
+    ] = None,
     entry: Entry = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -42,7 +56,13 @@ def evaluate_command(
     debug: Debug = False,
     json: Json = False,
 ) -> None:
-    """Measure perplexity (decoders) or masked-token loss (encoders), and print its protocol."""
+    """Measure a task's metrics; without a task, perplexity (decoders) or masked-token loss (encoders)."""
+    if list_tasks:
+        _show_tasks(json=json)
+        return
+    for value, parameter in ((model, "MODEL"), (data if task is None else task, "--data")):
+        if value is None:
+            raise typer.BadParameter(_MISSING[parameter], param_hint=parameter)
     quieten_libraries()
     shown = Shown.of(progress, quiet=quiet, json=json, log_file=log_file)
     register_entries(entry)
@@ -51,9 +71,11 @@ def evaluate_command(
             model,
             progress=on_block,
             data=data,
+            task=task,
             seq_len=seq_len,
             text_column=columns(text_column),
             max_tokens=max_tokens,
+            max_examples=max_examples,
             device=device,
             dtype=dtype,
             seed=seed,
@@ -63,3 +85,14 @@ def evaluate_command(
         return
     say(measured.headline())
     show_protocol(measured.protocol)
+    for note in getattr(measured, "notes", ()):
+        say(f"note: {note}")
+
+
+def _show_tasks(*, json: bool) -> None:
+    """The entries, as a table or as JSON."""
+    if json:
+        as_json({"tasks": [asdict(each) for each in TASKS]})
+        return
+    rows = [(each.name, each.hub, ", ".join(each.columns), ", ".join(each.metrics[:3])) for each in TASKS]
+    table("tasks", ("task", "on the hub", "columns", "metrics"), rows)

@@ -65,7 +65,7 @@ def outputs(
 
 
 def batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
-    """Numbers in batches of similar length, longest first, each of at most `tokens` tokens or of one example."""
+    """Numbers in batches of similar length, longest first, of at most `tokens` tokens or of one example."""
     made: list[list[int]] = []
     for number in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
         if not made or (len(made[-1]) + 1) * lengths[made[-1][0]] > tokens:

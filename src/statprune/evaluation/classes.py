@@ -10,9 +10,10 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from torch import Tensor
 
 from statprune.calibration.tokens import encode
-from statprune.errors import DataError, ModelError
+from statprune.errors import DataError
 from statprune.evaluation.batching import Example, Told, outputs, require_room
 from statprune.evaluation.devices import text_config
+from statprune.evaluation.heads import require_head
 from statprune.evaluation.labels import counted, label_of, names_of, order_of
 from statprune.evaluation.tasks import Task
 
@@ -67,12 +68,7 @@ class Labelled:
             ModelError: The model has no such head, or other labels.
             DataError: It cannot read the examples.
         """
-        name = type(model).__name__
-        if "ForSequenceClassification" not in name:
-            raise ModelError(
-                f"{name} has no head that classifies texts, which {self.task.name} asks for; "
-                f"take a ...ForSequenceClassification."
-            )
+        require_head(model, self.task)
         require_room(model, self.inputs)
         return {"labels": names_of(model), "labels matched": order_of(model, self.task)[1]}
 

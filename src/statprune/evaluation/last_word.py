@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from statprune.errors import DataError, ModelError
+from statprune.errors import DataError
 from statprune.evaluation.batching import Example, Told, outputs, require_room
 from statprune.evaluation.devices import rows_at_once
+from statprune.evaluation.heads import require_head
 from statprune.evaluation.tasks import Task
 
 
@@ -69,7 +70,7 @@ class LastWords:
             ModelError: The model does not write from left to right.
             DataError: It cannot read the passages.
         """
-        require_causal(model, self.task)
+        require_head(model, self.task)
         require_room(model, [passage.example for passage in self.passages])
         return {}
 
@@ -96,16 +97,6 @@ class LastWords:
         )
         loss, right = found.mean(0).tolist()
         return {"accuracy": 100 * right, "perplexity": math.exp(loss) if loss < 700 else math.inf}, []
-
-
-def require_causal(model: Any, task: Task) -> None:
-    """Raise ModelError where the model does not write texts from left to right."""
-    name = type(model).__name__
-    if model.config.is_encoder_decoder or "ForMaskedLM" in name or not model.can_generate():
-        raise ModelError(
-            f"{name} has no head that writes a text from left to right, which {task.name} asks for; "
-            f"take a ...ForCausalLM."
-        )
 
 
 def prepare_last_words(

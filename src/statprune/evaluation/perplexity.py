@@ -96,7 +96,7 @@ class _Question(NamedTuple):
     answers: list[int]
 
 
-def perplexity(
+def perplexity(  # noqa: PLR0913 - all but three are named
     model: nn.Module,
     tokenizer: Any,
     records: Records,
@@ -104,6 +104,7 @@ def perplexity(
     seq_len: int,
     batch_tokens: int = BATCH_TOKENS,
     max_tokens: int | None = None,
+    stream: TokenStream | None = None,
     on_progress: Progress | None = None,
 ) -> Perplexity:
     r"""Perplexity by the usual protocol, equal to that of the GPTQ, SliceGPT and Wanda scripts.
@@ -118,6 +119,7 @@ def perplexity(
         seq_len: Tokens in a window. Numbers of different `seq_len` cannot be compared.
         batch_tokens: Tokens in a batch, at most, unless one window is longer.
         max_tokens: Read the first windows only, of this many tokens together.
+        stream: The text of the records, where it is tokenised already, by whatever join.
         on_progress: Called with the windows done and the windows in all, after each batch.
 
     Raises:
@@ -126,28 +128,7 @@ def perplexity(
     """
     if seq_len < 2:
         raise DataError(f"sequence length {seq_len}: nothing to predict; take at least 2")
-    return stream_perplexity(
-        model,
-        token_stream(records, tokenizer),
-        records.description,
-        seq_len=seq_len,
-        batch_tokens=batch_tokens,
-        max_tokens=max_tokens,
-        on_progress=on_progress,
-    )
-
-
-def stream_perplexity(
-    model: nn.Module,
-    stream: TokenStream,
-    description: dict[str, Any],
-    *,
-    seq_len: int,
-    batch_tokens: int = BATCH_TOKENS,
-    max_tokens: int | None = None,
-    on_progress: Progress | None = None,
-) -> Perplexity:
-    """`perplexity` of a text that is tokenised already; `description` says where it came from."""
+    stream = stream if stream is not None else token_stream(records, tokenizer)
     rows = stream.windows(seq_len)
     if max_tokens is not None:
         if max_tokens < seq_len:
@@ -172,8 +153,8 @@ def stream_perplexity(
     tokens = len(rows) * (seq_len - 1)
     nll = _mean(total, tokens)
     protocol = {
-        "data": description,
-        "split": description.get("split"),
+        "data": records.description,
+        "split": records.description.get("split"),
         "join": stream.join,
         "window": seq_len,
         "stride": seq_len,

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from statprune.errors import DataError, ModelError
+from statprune.errors import DataError
 from statprune.evaluation.batching import Example, Told, outputs, require_room
+from statprune.evaluation.heads import require_head
 from statprune.evaluation.squad import squad_v1, squad_v2
 from statprune.evaluation.tasks import Task
 
@@ -107,12 +108,7 @@ class Asked:
             ModelError: The model has no such head.
             DataError: It cannot read the windows.
         """
-        name = type(model).__name__
-        if "ForQuestionAnswering" not in name:
-            raise ModelError(
-                f"{name} has no head that finds answers, which {self.task.name} asks for; "
-                f"take a ...ForQuestionAnswering."
-            )
+        require_head(model, self.task)
         require_room(model, [window.example for window in self.windows])
         return {}
 

@@ -85,11 +85,11 @@ def best_threshold(
     golds: Golds, predictions: Predictions, scores: Mapping[str, float], no_answer: Mapping[str, float]
 ) -> tuple[float, float]:
     """The most points that any threshold on `no_answer` gives, and the first such threshold."""
-    now = best = float(sum(not answers for answers in golds.values()))
-    at = 0.0
+    now: float = sum(not answers for answers in golds.values())
+    best, at = now, 0.0
     for question in sorted(no_answer, key=lambda each: no_answer[each]):
         if question in scores:
-            now += scores[question] if golds[question] else -1.0 if predictions[question] else 0.0
+            now += scores[question] if golds[question] else -1 if predictions[question] else 0
             if now > best:
                 best, at = now, no_answer[question]
     return 100.0 * best / len(scores), at
@@ -119,13 +119,14 @@ def _words(answer: str) -> list[str]:
 
 def _agreement(found: list[str], right: list[str]) -> float:
     """F1, where no words agree with no words."""
-    return _overlap(found, right) if found and right else float(found == right)
+    return _overlap(found, right) if found and right else int(found == right)
 
 
 def _overlap(found: list[str], right: list[str]) -> float:
     """F1 of the words that both share."""
     same = (Counter(found) & Counter(right)).total()
     if same == 0:
-        return 0.0
+        # No float, as in the scripts: since Python 3.12 `sum` adds the two in other ways.
+        return 0
     precision, recall = same / len(found), same / len(right)
     return (2 * precision * recall) / (precision + recall)

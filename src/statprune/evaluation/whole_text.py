@@ -7,8 +7,8 @@ from statprune.calibration.records import Records
 from statprune.calibration.tokens import TokenStream, token_stream
 from statprune.errors import DataError
 from statprune.evaluation.batching import Example, Told, require_room
-from statprune.evaluation.last_word import require_causal
-from statprune.evaluation.perplexity import stream_perplexity
+from statprune.evaluation.heads import require_head
+from statprune.evaluation.perplexity import perplexity
 from statprune.evaluation.tasks import Task
 
 
@@ -19,7 +19,7 @@ class WholeText:
     Attributes:
         task: What it is of.
         stream: Its tokens.
-        description: Where it came from, ready for JSON.
+        records: Where they came from.
         seq_len: Tokens in a window.
         examples: Windows read.
         truncated: Always 0: windows are whole, and the protocol counts the tokens that fill none.
@@ -28,7 +28,7 @@ class WholeText:
 
     task: Task
     stream: TokenStream
-    description: dict[str, Any]
+    records: Records
     seq_len: int
     examples: int
     truncated: int = 0
@@ -45,7 +45,7 @@ class WholeText:
             "tokens of the text": len(self.stream.ids),
             "tokens not read": len(self.stream.ids) - self.examples * self.seq_len,
             "beginning_of_text": self.stream.beginning_of_text,
-            "loss": "positions 2 to window of each, natural logarithm; log-softmax in float32, sum in float64",
+            "loss": "positions 2 to window of each, natural; log-softmax in float32, mean in float64",
         }
 
     @property
@@ -60,17 +60,18 @@ class WholeText:
             ModelError: The model does not write from left to right.
             DataError: It cannot read the windows.
         """
-        require_causal(model, self.task)
+        require_head(model, self.task)
         read = self.stream.ids[: self.examples * self.seq_len]
         require_room(model, [Example([int(read.max())] * self.seq_len)])
         return {}
 
     def measure(self, model: Any, batch_tokens: int, told: Told | None) -> tuple[dict[str, float], list[str]]:
         """The perplexity."""
-        found = stream_perplexity(
+        found = perplexity(
             model,
-            self.stream,
-            self.description,
+            None,
+            self.records,
+            stream=self.stream,
             seq_len=self.seq_len,
             batch_tokens=batch_tokens,
             max_tokens=self.examples * self.seq_len,
@@ -92,4 +93,4 @@ def prepare_whole_text(
     stream = token_stream(records, tokenizer, join=task.join)
     limits = [len(stream.windows(seq_len)), max_windows, task.windows]
     windows = min(limit for limit in limits if limit is not None)
-    return WholeText(task, stream, records.description, seq_len, windows)
+    return WholeText(task, stream, records, seq_len, windows)
