@@ -40,8 +40,10 @@ def rows_of(task: Task, data: Any) -> Rows:
     source = str(found.description["source"])
     columns = _unfolded(found.columns, source) if "paragraphs" in found.columns else found.columns
     wanted = [*task.columns, task.label]
+    if not columns:
+        raise DataError(f"{source}: empty; {task.name} needs at least one record")
     if missing := [name for name in wanted if name not in columns]:
-        there = ", ".join(columns) or "no columns"
+        there = ", ".join(columns)
         raise DataError(
             f"{source}: no column {missing[0]!r}; {task.name} reads {', '.join(wanted)}; there are {there}"
         )
