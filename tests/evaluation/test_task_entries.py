@@ -1,4 +1,4 @@
-"""The table in the docs, and the one that the command prints, are those of the entries; and the command asks."""
+"""The table in the docs and that of the command are those of the entries; and the command asks them."""
 
 import json
 import sys
