@@ -98,7 +98,8 @@ def f1(predicted: list[int], labels: list[int]) -> float:
 
 
 def matthews(predicted: list[int], labels: list[int]) -> float:
-    return pearson(predicted, labels)  # of two classes they are the same
+    """Of two classes the same as Pearson's correlation; 0 where all predictions are one."""
+    return pearson(predicted, labels) if len(set(predicted)) > 1 else 0.0
 
 
 def pearson(left: Any, right: Any) -> float:

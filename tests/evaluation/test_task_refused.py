@@ -48,7 +48,7 @@ DATA: dict[str, tuple[str, Any, tuple[str, ...]]] = {
     "withheld": (
         "glue/sst2",
         rows(label=-1),
-        ("none of 6 records has a label in column 'label'", "@", "validation"),
+        ("none of 6 records has a label in column 'label'", "validation"),
     ),
     "score": (
         "glue/stsb",

@@ -23,7 +23,7 @@ from statprune.cli.options import (
     register_entries,
 )
 from statprune.cli.progress import Shown, reporting
-from statprune.cli.show import as_json, quieten_libraries, say, show_protocol, table
+from statprune.cli.show import as_json, quieten_libraries, say, show_protocol
 from statprune.evaluation.tasks import TASKS
 
 MaybeModel = Annotated[
@@ -94,5 +94,6 @@ def _show_tasks(*, json: bool) -> None:
     if json:
         as_json({"tasks": [asdict(each) for each in TASKS]})
         return
-    rows = [(each.name, each.hub, ", ".join(each.columns), ", ".join(each.metrics[:3])) for each in TASKS]
-    table("tasks", ("task", "on the hub", "columns", "metrics"), rows)
+    longest = max(len(each.name) for each in TASKS)
+    for each in TASKS:
+        say(f"{each.name:{longest}}  {', '.join(each.metrics[:3])}  ({each.hub}: {', '.join(each.columns)})")
