@@ -131,7 +131,7 @@ def _agreement(predicted: Any, labels: Any, metrics: tuple[str, ...]) -> dict[st
     """Metrics of classes, in points; F1 is that of class 1."""
     every = {
         "accuracy": lambda: accuracy_score(labels, predicted),
-        "f1": lambda: f1_score(labels, predicted, pos_label=1, average="binary", zero_division=0),
+        "f1": lambda: f1_score(labels, predicted, labels=[1], average="macro", zero_division=0),
         "matthews": lambda: matthews_corrcoef(labels, predicted),
     }
     return {name: 100 * float(every[name]()) for name in metrics}

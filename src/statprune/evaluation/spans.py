@@ -252,7 +252,7 @@ def _windows(
     for number, question in enumerate(made["overflow_to_sample_mapping"]):
         ids, sides = made["input_ids"][number], made.sequence_ids(number)
         spans = [
-            tuple(span) if side == 1 else None
+            (span[0], span[1]) if side == 1 else None
             for span, side in zip(made["offset_mapping"][number], sides, strict=True)
         ]
         null = ids.index(first) if first in ids else 0
