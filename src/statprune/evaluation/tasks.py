@@ -70,7 +70,7 @@ _SPANS_V2 = (
 _METRICS: dict[Kind, tuple[str, ...]] = {
     "classes": ("accuracy", "f1", "matthews"),
     "score": ("spearman", "pearson", "mean"),
-    "spans": (*_SPANS_V1, *_SPANS_V2[1:]),
+    "spans": _SPANS_V1,
     "last word": ("accuracy", "perplexity"),
     "perplexity": ("perplexity",),
 }
@@ -184,11 +184,11 @@ def task_named(name: str | Task) -> Task:
         InputError: There is none, or it asks for metrics that its kind does not have.
     """
     if isinstance(name, Task):
-        known = _METRICS[name.kind]
+        known = _SPANS_V2 if name.no_answer else _METRICS[name.kind]
         if not name.metrics or not set(name.metrics) <= set(known):
             raise InputError(
-                f"task {name.name!r}: metrics {', '.join(name.metrics) or 'none'}; of kind {name.kind!r} take "
-                f"some of {', '.join(known)}, the headline first."
+                f"task {name.name!r}: metrics {', '.join(name.metrics) or 'none'}; of kind {name.kind!r} "
+                f"take some of {', '.join(known)}, the headline first."
             )
         return name
     for task in TASKS:
