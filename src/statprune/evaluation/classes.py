@@ -139,7 +139,12 @@ def _agreement(predicted: Any, labels: Any, metrics: tuple[str, ...]) -> dict[st
 
 def _correlations(predicted: Any, labels: Any) -> tuple[dict[str, float], list[str]]:
     """Correlations in points; nothing where one side is constant, which is said."""
-    alike = [name for name, values in (("predictions", predicted), ("labels", labels)) if np.ptp(values) == 0]
+    # Differences of rounding alone, as between rows of a batch, would give correlations of any size.
+    alike = [
+        name
+        for name, values in (("predictions", predicted), ("labels", labels))
+        if np.ptp(values) <= 1e-6 * np.abs(values).max()
+    ]
     if alike:
         note = f"all {' and all '.join(alike)} are the same: correlations are not defined, 0 is given"
         return {"spearman": 0.0, "pearson": 0.0, "mean": 0.0}, [note]
