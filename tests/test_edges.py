@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 import statprune
 from statprune.anatomy.lookup import anatomy_of
-from statprune.calibration import records as records_module
+from statprune.calibration import sources as sources_module
 from statprune.calibration.records import read
 from statprune.errors import ModelError
 from tests.saved import letter_tokenizer, sentences
@@ -94,8 +94,8 @@ def test_of_a_hub_data_set_only_the_beginning_is_read(monkeypatch: pytest.Monkey
         asked.append(options)
         return rows.to_iterable_dataset() if options.get("streaming") else rows
 
-    monkeypatch.setattr(records_module.datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr(records_module.huggingface_hub.HfApi, "dataset_info", lambda *_, **__: None)
+    monkeypatch.setattr(sources_module.datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(sources_module.huggingface_hub.HfApi, "dataset_info", lambda *_, **__: None)
     beginning = read("some/corpus:en", characters=950, text_column="text")
     assert len(beginning.texts) == 10
     assert asked == [{"split": "train", "streaming": True}]

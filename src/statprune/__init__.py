@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from statprune.demo import Demonstration, demonstrate
     from statprune.engine.group import together
     from statprune.errors import InputError, StatpruneError, StatpruneWarning
+    from statprune.evaluation.scoring import TaskResult
+    from statprune.evaluation.tasks import Task
     from statprune.harnessed import harness
     from statprune.inspection import Inspection, inspect
     from statprune.measurement import Measurement
@@ -38,6 +40,8 @@ __all__ = [
     "Result",
     "StatpruneError",
     "StatpruneWarning",
+    "Task",
+    "TaskResult",
     "__version__",
     "answer",
     "compress",
@@ -62,6 +66,8 @@ _HOMES = {
     "Result": "pipeline",
     "StatpruneError": "errors",
     "StatpruneWarning": "errors",
+    "Task": "evaluation.tasks",
+    "TaskResult": "evaluation.scoring",
     "__version__": "version",
     "answer": "answers",
     "compress": "pipeline",

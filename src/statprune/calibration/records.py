@@ -6,18 +6,28 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import datasets
-import huggingface_hub
 
 from statprune.calibration.cells import Text, TextColumn, kind_of, names_of, text_columns, text_of, texts_of
 from statprune.calibration.formats import (
-    PLAIN,
     TABLES,
-    Column,
     Columns,
     columns,
     columns_of_rows,
     extension,
     plain_text,
+)
+from statprune.calibration.sources import (
+    columns_of_dataset,
+    data_files,
+    described,
+    hub,
+    is_saved,
+    require_no_split,
+    require_remote,
+    saved,
+    split_of,
+    tried,
+    without_split,
 )
 from statprune.errors import DataError
 
@@ -58,6 +68,7 @@ def read(
     tokenizer: Any = None,
     split_default: str = "train",
     characters: int | None = None,
+    rows: int | None = None,
 ) -> Records:
     """The records of SOURCE: `NAME[:CONFIG][@SPLIT]` on the hub, or a local file or folder `[@SPLIT]`.
 
@@ -73,22 +84,24 @@ def read(
         tokenizer: Renders chat records (lists of {role, content}) through its chat template.
         split_default: The split of a hub data set or a folder when SOURCE names none.
         characters: Of a hub data set read no more than the first records that hold this many; None for all.
+        rows: Of a hub data set read no more than the first; None for all.
 
     Raises:
         DataError: There is no such file or data set, it cannot be read, or it holds no text.
     """
-    name, split = _without_split(source)
+    name, split = without_split(source)
     path = Path(name).expanduser()
     if path.is_dir():
         return _folder(path, name, split, split_default, text_column, tokenizer)
     if path.exists():
-        if split is not None:
-            raise DataError(f"{name}: a file has no split {split!r}; leave out '@{split}' or give a folder")
+        require_no_split(name, split)
         part = _file(path, text_column, tokenizer)
         return _records([part], name, "file", files=[path.name])
-    if name.startswith((".", "/", "~")) or "\\" in name or extension(path) in TABLES + PLAIN:
-        raise DataError(f"{name}: no such file; check the path (the current folder is where it starts)")
-    return _hub(name, split or split_default, text_column, tokenizer, characters)
+    require_remote(name, path)
+    split = split or split_default
+    data, repository, config = hub(name, split, characters=characters, rows=rows)
+    part = _part(columns_of_dataset(data), text_column, tokenizer, tried(name, split))
+    return _records([part], repository, "hub", config=config, split=split)
 
 
 def from_memory(data: Any, *, text_column: TextColumn = None, tokenizer: Any = None) -> Records:
@@ -101,8 +114,8 @@ def from_memory(data: Any, *, text_column: TextColumn = None, tokenizer: Any = N
         kind = type(data).__name__
         raise DataError(f"data in memory: {kind} found; give a list of texts or one split of a data set")
     if isinstance(data, datasets.Dataset):
-        part = _part(_columns_of_dataset(data), text_column, tokenizer, "data set in memory")
-        return _records([part], "memory", "data set in memory", split=_split_of(data))
+        part = _part(columns_of_dataset(data), text_column, tokenizer, "data set in memory")
+        return _records([part], "memory", "data set in memory", split=split_of(data))
     rows = list(data)
     if rows and isinstance(rows[0], Mapping):
         rows_as_columns = columns_of_rows([dict(row) for row in rows], "list in memory")
@@ -112,17 +125,6 @@ def from_memory(data: Any, *, text_column: TextColumn = None, tokenizer: Any = N
     if len(kinds) > 1:
         raise DataError(f"list in memory: {' and '.join(sorted(kinds))} are mixed; give records of one kind")
     return _records([_Part(texts, "records", None)], "memory", "list")
-
-
-def _without_split(source: str) -> tuple[str, str | None]:
-    if Path(source).expanduser().exists() and source:
-        return source, None
-    name, at, split = source.rpartition("@")
-    if not at:
-        name, split = source, ""
-    if not name or (at and not split):
-        raise DataError(f"data source {source!r}: incomplete; write NAME[:CONFIG][@SPLIT], or a file's path")
-    return name, split or None
 
 
 def _records(
@@ -139,12 +141,7 @@ def _records(
         raise DataError(f"{source}: {len(texts)} records, but no text in them; give data that is not empty")
     column = parts[0].column
     description = {
-        # Only the name of an absolute path: descriptions are saved with the model.
-        "source": Path(source).name if Path(source).expanduser().is_absolute() else source,
-        "kind": kind,
-        "config": config,
-        "split": split,
-        "files": list(files),
+        **described(source, kind, config=config, split=split, files=files),
         "text_column": list(column) if isinstance(column, tuple) else column,
         "records": len(texts),
         "join": JOIN,
@@ -176,117 +173,12 @@ def _file(path: Path, text_column: TextColumn, tokenizer: Any) -> _Part:
 def _folder(
     path: Path, name: str, split: str | None, split_default: str, text_column: TextColumn, tokenizer: Any
 ) -> Records:
-    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-        part, split = _saved(path, split, split_default, text_column, tokenizer)
+    if is_saved(path):
+        data, split = saved(path, split, split_default)
+        part = _part(columns_of_dataset(data), text_column, tokenizer, str(path))
         return _records([part], name, "saved data set", split=split)
-    files = _data_files(path, split, split_default)
+    files = data_files(path, split, split_default)
     parts: list[_Part] = []
     for file in files:
         parts.append(_file(file, parts[0].column if parts else text_column, tokenizer))
     return _records(parts, name, "folder", split=split, files=[file.name for file in files])
-
-
-def _data_files(path: Path, split: str | None, split_default: str) -> list[Path]:
-    known = sorted(
-        file
-        for file in path.iterdir()
-        if file.is_file() and not file.name.startswith(".") and extension(file) in TABLES + PLAIN
-    )
-    files = [file for file in known if split is not None and file.name.startswith(split)]
-    if split is None:
-        files = [file for file in known if file.name.startswith(split_default)] or known
-    if not files:
-        there = ", ".join(sorted(entry.name for entry in path.iterdir())[:20]) or "nothing"
-        wanted = "data file" if split is None else f"data file of split {split!r}"
-        raise DataError(f"{path}: no {wanted} (there: {there}); name a file or another split of this folder")
-    tables = [file for file in files if extension(file) in TABLES]
-    files = tables or files
-    kinds = {_format(file) for file in files}
-    if len(kinds) > 1:
-        found = ", ".join(sorted(kinds))
-        raise DataError(f"{path}: files of several formats ({found}); name one file, or keep one format")
-    return files
-
-
-def _format(file: Path) -> str:
-    """What must be alike in the files of a folder; .raw and .tokens are."""
-    return ".raw" if extension(file) == ".tokens" else extension(file)
-
-
-def _saved(
-    path: Path, split: str | None, split_default: str, text_column: TextColumn, tokenizer: Any
-) -> tuple[_Part, str | None]:
-    try:
-        data = datasets.load_from_disk(str(path))
-    except Exception as failure:
-        message = (
-            f"{path}: not a whole saved data set ({_one_line(failure)}); save it again with save_to_disk"
-        )
-        raise DataError(message) from failure
-    if isinstance(data, datasets.DatasetDict):
-        split = split or split_default
-        if split not in data:
-            raise DataError(
-                f"{path}: no split {split!r} (there: {', '.join(data)}); name one of them after '@'"
-            )
-        data = data[split]
-    elif split is not None and split != _split_of(data):
-        raise DataError(f"{path}: one data set without split {split!r}; leave out '@{split}'")
-    return _part(_columns_of_dataset(data), text_column, tokenizer, str(path)), split or _split_of(data)
-
-
-def _hub(name: str, split: str, text_column: TextColumn, tokenizer: Any, characters: int | None) -> Records:
-    repository, _, config = name.partition(":")
-    tried = f"hub data set {repository!r} (config {config or 'default'}, split {split})"
-    try:
-        # Asked first because load_dataset repeats for half a minute where there is no network.
-        cached = is_cached(repository)
-        if not cached:
-            huggingface_hub.HfApi().dataset_info(repository, timeout=10)
-        if cached or characters is None:
-            data = datasets.load_dataset(repository, config or None, split=split)
-        else:
-            data = _beginning(
-                datasets.load_dataset(repository, config or None, split=split, streaming=True), characters
-            )
-    except Exception as failure:
-        message = f"{tried}: {_one_line(failure)}; check the name and the connection, or give a local file"
-        raise DataError(message) from failure
-    part = _part(_columns_of_dataset(data), text_column, tokenizer, tried)
-    return _records([part], repository, "hub", config=config or None, split=split)
-
-
-def _beginning(rows: Iterable[dict[str, Any]], characters: int) -> datasets.Dataset:
-    """The first rows, until their text has `characters`: a large data set is never downloaded whole."""
-    taken: list[dict[str, Any]] = []
-    read = 0
-    for row in rows:
-        taken.append(row)
-        read += sum(len(str(value)) for value in row.values() if isinstance(value, str | list))
-        if read >= characters:
-            break
-    return datasets.Dataset.from_list(taken)
-
-
-def is_cached(repository: str) -> bool:
-    """Whether something of this data set of the hub lies in the cache on this machine."""
-    folder = Path(datasets.config.HF_DATASETS_CACHE)
-    wanted = repository.lower().replace("/", "").replace("_", "")
-    return folder.is_dir() and any(e.name.lower().replace("_", "") == wanted for e in folder.iterdir())
-
-
-def _one_line(failure: Exception) -> str:
-    return " ".join(f"{type(failure).__name__}: {failure}".split())[:200]
-
-
-def _split_of(data: Any) -> str | None:
-    return None if data.split is None else str(data.split)
-
-
-def _columns_of_dataset(data: Any) -> Columns:
-    def column(name: str) -> Column:
-        is_text = getattr(data.features[name], "dtype", None) in ("string", "large_string", "string_view")
-        arrow = data.select_columns([name]).with_format("arrow")
-        return Column(is_text, lambda: list(arrow[:].column(name).to_pylist()))
-
-    return {name: column(name) for name in data.column_names}

@@ -62,7 +62,9 @@ class TokenStream:
         return self.ids[: count * seq_len].view(count, seq_len)
 
 
-def token_stream(records: Records, tokenizer: Any, *, characters: int | None = None) -> TokenStream:
+def token_stream(
+    records: Records, tokenizer: Any, *, characters: int | None = None, join: str = JOIN
+) -> TokenStream:
     r"""All records joined with "\n\n" and tokenised once, with the tokenizer's own special tokens.
 
     The two texts of a pair are joined like two records. Token ids are joined directly.
@@ -72,6 +74,7 @@ def token_stream(records: Records, tokenizer: Any, *, characters: int | None = N
         tokenizer: Makes the ids; may be None for token ids.
         characters: Read the first records only, as many as fit in this many characters, but at least one;
             one that is longer alone is cut after its last whole line, or at the limit.
+        join: What is put between two records instead.
 
     Raises:
         DataError: The tokenizer is missing.
@@ -83,7 +86,7 @@ def token_stream(records: Records, tokenizer: Any, *, characters: int | None = N
         flat = [token for piece in pieces for token in piece]
         pool = f"{total} of {total} records"
         return TokenStream(torch.tensor(flat, dtype=torch.int64), False, None, total, False, pool, source)
-    text = JOIN.join(piece if isinstance(piece, str) else JOIN.join(map(str, piece)) for piece in pieces)
+    text = join.join(piece if isinstance(piece, str) else join.join(map(str, piece)) for piece in pieces)
     require_tokenizer(tokenizer, source)
     # verbose=False: the length is meant to exceed the model's; windows are cut from it.
     ids = tokenizer(text, return_attention_mask=False, return_token_type_ids=False, verbose=False)[
@@ -95,7 +98,7 @@ def token_stream(records: Records, tokenizer: Any, *, characters: int | None = N
         # A chat template has written the token into the text, and the tokenizer has put it there again.
         ids = ids[1:]
     pool = f"{len(pieces)} of {total} records, {len(text)} characters"
-    return TokenStream(torch.tensor(ids, dtype=torch.int64), starts, JOIN, len(pieces), is_cut, pool, source)
+    return TokenStream(torch.tensor(ids, dtype=torch.int64), starts, join, len(pieces), is_cut, pool, source)
 
 
 def single_records(records: Records) -> list[Text]:

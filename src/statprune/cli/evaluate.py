@@ -1,5 +1,6 @@
 """`statprune evaluate`."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -15,14 +16,13 @@ from statprune.cli.harness import (
     show_harness,
 )
 from statprune.cli.options import (
-    Data,
     Debug,
     Device,
     Dtype,
     Entry,
     Json,
     LogFileOption,
-    Model,
+    MaybeData,
     ProgressMode,
     Quiet,
     Seed,
@@ -33,14 +33,24 @@ from statprune.cli.options import (
 )
 from statprune.cli.progress import Shown, reporting
 from statprune.cli.show import as_json, quieten_libraries, say, show_protocol
+from statprune.evaluation.tasks import TASKS
+
+MaybeModel = Annotated[
+    str | None, typer.Argument(help="A model's folder, or its name on the hub.", show_default=False)
+]
 
 
 def evaluate_command(
-    model: Model,
-    data: Data = None,
+    model: MaybeModel = None,
+    data: MaybeData = None,
+    task: Annotated[str | None, typer.Option(help="A task by its name, such as glue/sst2.")] = None,
+    list_tasks: Annotated[bool, typer.Option("--list-tasks", help="Print the tasks, and end.")] = False,
     seq_len: SeqLen = None,
     text_column: TextColumn = None,
     max_tokens: Annotated[int | None, typer.Option(help="Read no more than this.", min=1)] = None,
+    max_examples: Annotated[
+        int | None, typer.Option(help="Of a task: ask no more than these, drawn by the seed.", min=1)
+    ] = None,
     harness: Harness = None,
     harness_tasks_dir: HarnessTasksDir = None,
     num_fewshot: NumFewshot = None,
@@ -56,7 +66,14 @@ def evaluate_command(
     debug: Debug = False,
     json: Json = False,
 ) -> None:
-    """Measure perplexity (decoders), masked-token loss (encoders) or harness tasks; print the protocol."""
+    """Measure a task, or harness tasks; else perplexity (decoders) or masked-token loss (encoders)."""
+    if list_tasks:
+        _show_tasks(json=json)
+        return
+    if model is None:
+        raise typer.BadParameter(
+            "no model is given; name its folder, or its name on the hub", param_hint="MODEL"
+        )
     of_harness = {
         "--harness-tasks-dir": harness_tasks_dir,
         "--num-fewshot": num_fewshot,
@@ -65,9 +82,11 @@ def evaluate_command(
     }
     of_data = {
         "--data": data,
+        "--task": task,
         "--seq-len": seq_len,
         "--text-column": text_column,
         "--max-tokens": max_tokens,
+        "--max-examples": max_examples,
     }
     require_alone(harness, of_harness, of_data)
     quieten_libraries()
@@ -93,9 +112,11 @@ def evaluate_command(
             model,
             progress=on_block,
             data=data,
+            task=task,
             seq_len=seq_len,
             text_column=columns(text_column),
             max_tokens=max_tokens,
+            max_examples=max_examples,
             device=device,
             dtype=dtype,
             seed=seed,
@@ -105,3 +126,15 @@ def evaluate_command(
         return
     say(measured.headline())
     show_protocol(measured.protocol)
+    for note in getattr(measured, "notes", ()):
+        say(f"note: {note}")
+
+
+def _show_tasks(*, json: bool) -> None:
+    """The entries, as a table or as JSON."""
+    if json:
+        as_json({"tasks": [asdict(each) for each in TASKS]})
+        return
+    longest = max(len(each.name) for each in TASKS)
+    for each in TASKS:
+        say(f"{each.name:{longest}}  {', '.join(each.metrics[:3])}  ({each.hub}: {', '.join(each.columns)})")

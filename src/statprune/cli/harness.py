@@ -45,12 +45,15 @@ def require_alone(harness: str | None, of_harness: dict[str, Any], of_data: dict
 
     Raises:
         click.BadParameter: an option of the harness is given without it, or another's with it, or there is
-            neither the harness nor data.
+            neither the harness nor a task nor data.
     """
     if harness is None:
         stray, belongs = of_harness, "without --harness it has no meaning; leave it out"
-        if of_data["--data"] is None:
-            raise typer.BadParameter("Missing option '--data' (or give --harness TASKS)")
+        if of_data["--data"] is None and of_data["--task"] is None:
+            raise typer.BadParameter(
+                "neither --data nor --task is given; give a text, a task (--task glue/sst2) or --harness",
+                param_hint="--data",
+            )
     else:
         stray, belongs = of_data, "harness tasks bring their own data and lengths; leave it out"
     for option, given in stray.items():

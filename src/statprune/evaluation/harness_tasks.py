@@ -9,7 +9,7 @@ from typing import Any
 
 import huggingface_hub
 
-from statprune.calibration.records import is_cached
+from statprune.calibration.sources import is_cached
 from statprune.errors import DataError, InputError
 
 NEAREST = 3

@@ -10,7 +10,15 @@ from torch import nn
 
 from statprune.calibration.records import Records
 from statprune.calibration.samples import by_length
-from statprune.calibration.tokens import Row, encode, pad, require_tokenizer, single_records, token_stream
+from statprune.calibration.tokens import (
+    Row,
+    TokenStream,
+    encode,
+    pad,
+    require_tokenizer,
+    single_records,
+    token_stream,
+)
 from statprune.errors import DataError, NonFiniteError
 from statprune.evaluation.devices import (
     evaluating,
@@ -88,7 +96,7 @@ class _Question(NamedTuple):
     answers: list[int]
 
 
-def perplexity(
+def perplexity(  # noqa: PLR0913 - all but three are named
     model: nn.Module,
     tokenizer: Any,
     records: Records,
@@ -96,6 +104,7 @@ def perplexity(
     seq_len: int,
     batch_tokens: int = BATCH_TOKENS,
     max_tokens: int | None = None,
+    stream: TokenStream | None = None,
     on_progress: Progress | None = None,
 ) -> Perplexity:
     r"""Perplexity by the usual protocol, equal to that of the GPTQ, SliceGPT and Wanda scripts.
@@ -110,6 +119,7 @@ def perplexity(
         seq_len: Tokens in a window. Numbers of different `seq_len` cannot be compared.
         batch_tokens: Tokens in a batch, at most, unless one window is longer.
         max_tokens: Read the first windows only, of this many tokens together.
+        stream: The text of the records, where it is tokenised already, by whatever join.
         on_progress: Called with the windows done and the windows in all, after each batch.
 
     Raises:
@@ -118,7 +128,7 @@ def perplexity(
     """
     if seq_len < 2:
         raise DataError(f"sequence length {seq_len}: nothing to predict; take at least 2")
-    stream = token_stream(records, tokenizer)
+    stream = stream if stream is not None else token_stream(records, tokenizer)
     rows = stream.windows(seq_len)
     if max_tokens is not None:
         if max_tokens < seq_len:
