@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from statprune.answers import Answers, answer
     from statprune.budget.plan import Plan
     from statprune.demo import Demonstration, demonstrate
+    from statprune.efficiency import benchmark
+    from statprune.efficiency_table import Benchmark
     from statprune.engine.group import together
     from statprune.errors import InputError, StatpruneError, StatpruneWarning
     from statprune.inspection import Inspection, inspect
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answers",
+    "Benchmark",
     "Demonstration",
     "InputError",
     "Inspection",
@@ -39,6 +42,7 @@ __all__ = [
     "StatpruneWarning",
     "__version__",
     "answer",
+    "benchmark",
     "compress",
     "demonstrate",
     "evaluate",
@@ -50,6 +54,7 @@ __all__ = [
 
 _HOMES = {
     "Answers": "answers",
+    "Benchmark": "efficiency_table",
     "Demonstration": "demo",
     "InputError": "errors",
     "Inspection": "inspection",
@@ -62,6 +67,7 @@ _HOMES = {
     "StatpruneWarning": "errors",
     "__version__": "version",
     "answer": "answers",
+    "benchmark": "efficiency",
     "compress": "pipeline",
     "demonstrate": "demo",
     "evaluate": "quality",
