@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -15,7 +16,7 @@ from transformers import PreTrainedModel
 from statprune.anatomy.lookup import Anatomy, anatomy_of
 from statprune.budget.cost import Cost, macs_of_pass
 from statprune.checkpoint.weight_files import one_line
-from statprune.efficiency_table import Benchmark, Efficiency
+from statprune.efficiency_table import TIMINGS, Benchmark, Efficiency
 from statprune.errors import DataError, InputError
 from statprune.evaluation.devices import evaluating, place_of, takes, text_config
 from statprune.evaluation.random_inputs import READS, lengths_of, random_inputs
@@ -63,11 +64,7 @@ def benchmark(  # noqa: PLR0913 - the options of the command of this name
         ModelError: a model cannot be opened, or has no entry.
         InputError: a size cannot be used, or the two models cannot be compared.
     """
-    for name, value in {"batch": batch, "seq_len": seq_len, "repeats": repeats}.items():
-        if value is not None and value < 1:
-            raise InputError(f"{name} is {value}; give at least 1.")
-    if decode_tokens is not None and decode_tokens < 0:
-        raise InputError(f"decode_tokens is {decode_tokens}; give 0 for none, or more.")
+    _require_sizes({"batch": batch, "seq_len": seq_len, "repeats": repeats}, decode_tokens)
     given = {"pruned": pruned} | ({} if against is None else {"dense": against})
     opened = {name: open_model(each, dtype=dtype, device=device) for name, each in given.items()}
     anatomies = {name: anatomy_of(each.model) for name, each in opened.items()}
@@ -83,35 +80,46 @@ def benchmark(  # noqa: PLR0913 - the options of the command of this name
     now = waiting(place_of(model)[0], clock)
     calls: dict[str, Callable[[], float]] = {}
     for name, each in opened.items():
-        calls[f"forward {name}"] = partial(prefill_seconds, each.model, inputs[name], each.model, now)
-        if written:
-            prompt = {key: value for key, value in inputs[name].items() if not key.startswith("decoder_")}
-            calls[f"decode {name}"] = partial(decode_seconds, each.model, prompt, written, now)
-        if compiled:
-            calls[f"compiled {name}"] = _compiled(each, inputs[name], now)
+        for kind, call in _calls(each, inputs[name], written, compiled, now).items():
+            calls[f"{kind} {name}"] = call
     seconds = take_turns(calls, repeats)
-    timings = {
-        name: Timing(batch * (written if name.startswith("decode") else length), runs)
-        for name, runs in seconds.items()
-    }
-    measured = {
-        name: _efficiency(
-            each,
-            anatomies[name],
-            inputs[name],
-            Pass(str(given[name]), batch, length, dtype, torch.get_num_threads())
-            if isinstance(given[name], str | Path)
-            else None,
-            {kind: timings.get(f"{kind} {name}") for kind in ("forward", "decode", "compiled")},
-        )
-        for name, each in opened.items()
-    }
-    rounding = None
-    dense = measured.get("dense")
-    if dense is not None and dense.forward.median < GAIN * measured["pruned"].forward.median:
-        rounding = _roundings(anatomies["pruned"], model, batch * length, now, repeats)
+    measured = {}
+    for name, each in opened.items():
+        timings = {
+            kind: Timing(batch * (written if kind == "decode" else length), seconds[f"{kind} {name}"])
+            for kind in TIMINGS
+            if f"{kind} {name}" in seconds
+        }
+        folder = isinstance(given[name], str | Path)
+        on_disk = Pass(str(given[name]), batch, length, dtype, torch.get_num_threads()) if folder else None
+        measured[name] = _efficiency(each, anatomies[name], inputs[name], on_disk, timings)
     protocol = _protocol(opened["pruned"], batch, length, written, repeats) | {"seed": seed}
-    return Benchmark(measured["pruned"], dense, rounding, protocol)
+    found = Benchmark(measured["pruned"], measured.get("dense"), None, protocol)
+    if found.ratios.get("forward", GAIN) >= GAIN:
+        return found
+    return replace(found, rounding=_roundings(anatomies["pruned"], model, batch * length, now, repeats))
+
+
+def _require_sizes(sizes: Mapping[str, int | None], decode_tokens: int | None) -> None:
+    for name, value in sizes.items():
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}; give at least 1.")
+    if decode_tokens is not None and decode_tokens < 0:
+        raise InputError(f"decode_tokens is {decode_tokens}; give 0 for none, or more.")
+
+
+def _calls(
+    opened: Opened, inputs: Mapping[str, Tensor], written: int, compiled: bool, now: Clock
+) -> dict[str, Callable[[], float]]:
+    """What is timed, by the names of `TIMINGS`."""
+    model = opened.model
+    calls: dict[str, Callable[[], float]] = {"forward": partial(prefill_seconds, model, inputs, model, now)}
+    if written:
+        prompt = {key: value for key, value in inputs.items() if not key.startswith("decoder_")}
+        calls["decode"] = partial(decode_seconds, model, prompt, written, now)
+    if compiled:
+        calls["compiled"] = _compiled(opened, inputs, now)
+    return calls
 
 
 def _require_comparable(opened: Mapping[str, Opened]) -> None:
@@ -194,7 +202,7 @@ def _efficiency(
     anatomy: Anatomy,
     inputs: dict[str, Tensor],
     on_disk: Pass | None,
-    timings: Mapping[str, Timing | None],
+    timings: Mapping[str, Timing],
 ) -> Efficiency:
     model = opened.model
     firsts = [run.blocks[0] for run in anatomy.runs]
@@ -204,8 +212,6 @@ def _efficiency(
         memory = on_gpu(model, inputs)
     elif on_disk is not None:
         memory = in_fresh_process(on_disk)
-    forward = timings["forward"]
-    assert forward is not None  # noqa: S101 - there is always one; for the type checker
     return Efficiency(
         model=opened.name,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -215,9 +221,7 @@ def _efficiency(
         weight_bytes=sum(parameter.nbytes for parameter in model.parameters()),
         cache_bytes_per_token=_cache_bytes(model),
         forward_bytes=memory,
-        forward=forward,
-        decode=timings["decode"],
-        compiled=timings["compiled"],
+        **timings,
     )
 
 
@@ -234,7 +238,7 @@ def _cache_bytes(model: Any) -> int | None:
         cache = model(**inputs, use_cache=True).past_key_values
     cache = getattr(cache, "self_attention_cache", cache)
     held = [(layer.keys, layer.values) for layer in cache.layers if layer.keys is not None]
-    return sum(keys.nbytes + values.nbytes for keys, values in held) // 2
+    return int(sum(keys.nbytes + values.nbytes for keys, values in held)) // 2
 
 
 def _roundings(

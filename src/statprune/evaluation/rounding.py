@@ -88,7 +88,7 @@ def products_timer(
     """What times a perceptron's two products over `tokens` tokens: least seconds of alternating runs."""
 
     def once(each: Perceptron) -> float:
-        made = {"device": device, "dtype": dtype}
+        made: dict[str, Any] = {"device": device, "dtype": dtype}
         hidden = torch.ones(tokens, each.hidden, **made)
         first = torch.ones(each.rows * each.neurons, each.hidden, **made)
         middle = torch.ones(tokens, each.neurons, **made)
