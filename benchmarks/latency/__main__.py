@@ -144,20 +144,24 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--name", default="latency", help="of the files in results/")
+    parser.add_argument(
+        "--otherwise", default="idle", help="what else the machine does; goes into the protocol"
+    )
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    rows = []
-    for shape in given.shape or ("BERT-base", "Llama 100M"):
-        for dtype in given.dtype or DTYPES:
-            rows += measured(shape, dtype, given.batch, given.seq_len, given.repeats)
     protocol = {
         "models": "random weights; BERT-base with a classifier, Llama with logits of the last token",
         "widths": f"uniform, or drawn block by block with seed {SEED}; the same block parameters in all",
         "input": f"batch {given.batch} x {given.seq_len} random tokens, no padding",
         "order": f"all models of a shape and type in turn, medians of {given.repeats} runs after one",
         "columns": "share of the parameters of the attention and MLP projections",
+        "machine otherwise": given.otherwise,
     }
-    report(rows, protocol, given.name)
+    rows = []
+    for shape in given.shape or ("BERT-base", "Llama 100M"):
+        for dtype in given.dtype or DTYPES:
+            rows += measured(shape, dtype, given.batch, given.seq_len, given.repeats)
+            report(rows, protocol, given.name)  # what there is so far, should it be stopped
     if given.name == "latency" and find_spec("matplotlib"):
         plot(rows)
 
