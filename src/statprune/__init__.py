@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from statprune.answers import Answers, answer
     from statprune.budget.plan import Plan
     from statprune.demo import Demonstration, demonstrate
+    from statprune.efficiency import benchmark
+    from statprune.efficiency_table import Benchmark
     from statprune.engine.group import together
     from statprune.errors import InputError, StatpruneError, StatpruneWarning
     from statprune.evaluation.scoring import TaskResult
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answers",
+    "Benchmark",
     "Demonstration",
     "InputError",
     "Inspection",
@@ -44,6 +47,7 @@ __all__ = [
     "TaskResult",
     "__version__",
     "answer",
+    "benchmark",
     "compress",
     "demonstrate",
     "evaluate",
@@ -56,6 +60,7 @@ __all__ = [
 
 _HOMES = {
     "Answers": "answers",
+    "Benchmark": "efficiency_table",
     "Demonstration": "demo",
     "InputError": "errors",
     "Inspection": "inspection",
@@ -70,6 +75,7 @@ _HOMES = {
     "TaskResult": "evaluation.scoring",
     "__version__": "version",
     "answer": "answers",
+    "benchmark": "efficiency",
     "compress": "pipeline",
     "demonstrate": "demo",
     "evaluate": "quality",

@@ -52,7 +52,8 @@ def sites_of(stack: Stack, block: nn.Module, place: Place, head_dim: int, config
     for part, attention in (("attention", stack.attention), ("cross_attention", stack.cross_attention)):
         if isinstance(attention, Attention):
             site = _attention(attention, block, part, place, head_dim)
-            yield _with_costs(block, replace(site, names=names[part]))
+            positions = _positions_scored(attention, block) * site.group * head_dim
+            yield _with_costs(block, replace(site, names=names[part]), positions)
     if stack.experts is not None and has_experts(stack, block):
         shared = stack.shared_expert
         if shared is not None:
@@ -210,8 +211,16 @@ def _split(block: nn.Module, path: str) -> tuple[Any, str]:
     return module_at(block, owner), name
 
 
-def _with_costs(block: nn.Module, site: Site) -> Site:
-    parameters = macs = 0
+def _positions_scored(attention: Attention, block: nn.Module) -> int:
+    """Relative positions that a token is scored against, over all kinds of such scores."""
+    if not attention.scored or not hasattr(*_split(block, attention.scored[0])):
+        return 0
+    either_side, kinds = (getattr(*_split(block, path)) for path in attention.scored)
+    return 2 * int(either_side) * len(kinds)
+
+
+def _with_costs(block: nn.Module, site: Site, macs: int = 0) -> Site:
+    parameters = 0
     for producer in site.producers:
         linear = module_at(block, producer.path)
         _, inputs = shape_of(linear)

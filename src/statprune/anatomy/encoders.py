@@ -75,6 +75,7 @@ DEBERTA_V2 = Architecture(
                 value="attention.self.value_proj",
                 out="attention.output.dense",
                 besides=("attention.self.pos_key_proj", "attention.self.pos_query_proj"),
+                scored=("attention.self.pos_ebd_size", "attention.self.pos_att_type"),
                 follows={
                     "attention.self.num_attention_heads": "heads",
                     "attention.self.all_head_size": "head_columns",

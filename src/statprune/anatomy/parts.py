@@ -28,6 +28,9 @@ class Attention:
 
     `besides` names further producers that have rows for every head, where the block has them.
 
+    `scored` is for blocks that score tokens against relative positions too: two attributes, how many there
+    are on either side, and a list with one item for each kind of such scores.
+
     `follows` names attributes that a block reads at run time and that must follow its head count. One of a
     config that blocks share becomes the block's own.
 
@@ -41,6 +44,7 @@ class Attention:
     out: str
     fused: Order | None = None
     besides: tuple[str, ...] = ()
+    scored: tuple[str, ...] = ()
     follows: Mapping[str, Quantity] = field(default_factory=dict)
     residual: tuple[str, ...] = (BLOCK,)
 

@@ -54,7 +54,7 @@ class Site:
     parameters_fixed: int = 0
     """The consumer's bias: there at any width."""
     macs_per_unit: int = 0
-    """Multiply-accumulates per token in the projections of one unit, without the attention scores."""
+    """Multiply-accumulates per token of one unit, without the scores between tokens."""
 
     @property
     def part(self) -> str:

@@ -3,12 +3,14 @@
 Counted are the weights and biases of attention and feed-forward in every block; norms, embeddings and heads
 are reported apart. Per token, with hidden size d, head dimension d_h, g query heads a group and s tokens of
 context: a group costs 2 g d d_h + 2 d d_h + 2 g s d_h MACs, a neuron 2 d (3 d with a gate) (STAT, section 4).
+DeBERTa's heads are scored against relative positions besides; projecting those, once a pass, is not counted.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from statprune.anatomy.lookup import Anatomy
 from statprune.anatomy.sites import Site
 from statprune.budget.plan import Plan, full
 
@@ -74,3 +76,26 @@ class Cost:
     def dense(self, sites: Sequence[Site]) -> int:
         """Cost at full width."""
         return self.of_plan(full(sites), sites)
+
+
+def macs_of_pass(anatomy: Anatomy, rows: int, lengths: Sequence[int]) -> int:
+    """MACs of all sites, as wide as they are, in one forward pass without a cache.
+
+    Args:
+        anatomy: the model's.
+        rows: of the batch.
+        lengths: tokens in a row of each stack, in the order of `anatomy.runs`; others read the first.
+    """
+    total = 0
+    for run, own in zip(anatomy.runs, lengths, strict=True):
+        for site in (site for site in anatomy.sites if run.start <= site.block < run.end):
+            scores = 2 * site.group * site.head_dim
+            if site.part != "cross_attention":
+                total += site.units * own * (site.macs_per_unit + scores * own)
+                continue
+            read = sum(each.rows for each in site.producers if each.reads == "encoded")
+            made = site.columns + sum(each.rows for each in site.producers)
+            encoded = site.macs_per_unit * read // made  # all of them are as long as the hidden size
+            total += site.units * (encoded * lengths[0] + own * (site.macs_per_unit - encoded))
+            total += site.units * own * scores * lengths[0]
+    return rows * total

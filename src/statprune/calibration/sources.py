@@ -245,6 +245,7 @@ def _beginning(rows: Iterable[dict[str, Any]], characters: int | None, most: int
 
 
 def is_cached(repository: str) -> bool:
+    """Whether something of this data set of the hub lies in the cache on this machine."""
     folder = Path(datasets.config.HF_DATASETS_CACHE)
     wanted = repository.lower().replace("/", "").replace("_", "")
     return folder.is_dir() and any(e.name.lower().replace("_", "") == wanted for e in folder.iterdir())

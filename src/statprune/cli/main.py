@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from statprune.checkpoint.unfinished import folder_for
+from statprune.cli.benchmark import benchmark_command
 from statprune.cli.compress import compress_command
 from statprune.cli.demo import demo_command
 from statprune.cli.evaluate import evaluate_command
@@ -38,6 +39,7 @@ app.command("inspect")(inspect_command)
 app.command("plan")(plan_command)
 app.command("compress")(compress_command)
 app.command("evaluate")(evaluate_command)
+app.command("benchmark")(benchmark_command)
 app.command("export")(export_command)
 app.command("demo")(demo_command)
 

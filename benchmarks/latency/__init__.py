@@ -1,0 +1,1 @@
+"""Speed-up against the share kept, for uniform and per-layer widths."""
