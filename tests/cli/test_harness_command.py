@@ -28,7 +28,7 @@ def test_without_the_library_the_extra_is_named(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((), "Missing option '--data' (or give --harness TASKS)"),
+        ((), "neither --data nor --task is given"),
         (("--data", "x.txt", "--limit", 3), "without --harness it has no meaning"),
         (("--harness", "arc_easy", "--data", "x.txt"), "harness tasks bring their own data"),
         (("--harness", "arc_easy", "--seq-len", 8), "harness tasks bring their own data"),
