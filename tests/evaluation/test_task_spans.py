@@ -87,7 +87,6 @@ def test_v2_equals_a_plain_search_and_finds_the_best_threshold(model: Any, token
     best = squad_v2(golds, spans, {name: none for name, (_, none) in every.items()}, threshold=1e9)
     expected |= {name: value for name, value in best.items() if name.startswith("best_")}
     assert found.metrics == pytest.approx({name: expected[name] for name in found.metrics}, rel=1e-5)
-    assert found.metrics["best_f1"] >= found.score
     assert found.protocol["without answer"] == 7
 
 
