@@ -10,7 +10,7 @@ from statprune.checkpoint.load import require_finite
 from statprune.engine.progress import Facts, Progress, no_progress
 from statprune.errors import InputError, ModelError
 from statprune.evaluation.harness import HarnessScores, harness_scores
-from statprune.evaluation.harness_process import listening
+from statprune.evaluation.harness_process import listening, seeds_put_back
 from statprune.evaluation.harness_tasks import find_tasks, load_tasks
 from statprune.inputs import Opened, is_of_content, open_model
 
@@ -61,7 +61,7 @@ def harness(  # noqa: PLR0913 - the options of `statprune evaluate --harness`
     def told(done: int, requests: int) -> None:
         progress("evaluate", done, requests, Facts(ahead=()))
 
-    with listening() as said:
+    with seeds_put_back(), listening() as said:
         found = find_tasks(tasks, tasks_dir)
         loaded = load_tasks(found)
         opened = open_model(model, tokenizer, dtype=dtype, device=device)

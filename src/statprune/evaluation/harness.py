@@ -8,11 +8,12 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from statprune.errors import DataError
 from statprune.evaluation.devices import evaluating, place_of
-from statprune.evaluation.harness_process import Said, seeds_put_back, silent
+from statprune.evaluation.harness_process import Said, silent
 from statprune.evaluation.harness_tasks import Tasks
 
 SEEDS = {"python": 0, "numpy": 1234, "torch": 1234, "fewshot": 1234}
@@ -105,14 +106,14 @@ def harness_scores(  # noqa: PLR0913 - all but four are named
 ) -> HarnessScores:
     """The harness's own evaluation of a model as it is, in its dtype and on its device.
 
-    Modes of modules, the tokenizer and seeds are as before afterwards. Nothing is printed.
+    Modes of modules and the tokenizer are as before afterwards. Nothing is printed.
 
     Args:
         model: one that predicts the next token, or an encoder with a decoder; of any widths.
         tokenizer: its tokenizer.
         tasks: from `find_tasks`.
         loaded: from `load_tasks`.
-        said: from `listening`, which is still on.
+        said: from `listening`, which is still on, within `seeds_put_back`.
         num_fewshot: solved examples in front of each question; None takes each task's own number.
         limit: of each task no more than the first so many; None takes all.
         batch_size: rows at once; results differ by rounding only.
@@ -125,9 +126,10 @@ def harness_scores(  # noqa: PLR0913 - all but four are named
     from lm_eval.models.huggingface import HFLM  # noqa: PLC0415 - an optional library
 
     seeds = dict(SEEDS) if seed is None else dict.fromkeys(SEEDS, seed)
+    device, dtype = place_of(model)
     with ExitStack() as around:
         around.enter_context(evaluating(model))
-        around.enter_context(seeds_put_back(model))
+        around.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
         shown = around.enter_context(silent())
         # The harness gives a tokenizer without a padding token one.
         lm = HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size)
@@ -152,7 +154,6 @@ def harness_scores(  # noqa: PLR0913 - all but four are named
             torch_random_seed=seeds["torch"],
             fewshot_random_seed=seeds["fewshot"],
         )
-    device, dtype = place_of(model)
     protocol = {
         "harness": f"lm-eval {version('lm_eval')}",
         "tasks": list(tasks.names),

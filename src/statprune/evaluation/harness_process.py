@@ -11,9 +11,6 @@ from typing import TextIO
 
 import numpy as np
 import torch
-from torch import nn
-
-from statprune.evaluation.devices import place_of
 
 _ALWAYS_SAID = (
     "`pretrained` model kwarg",
@@ -53,12 +50,11 @@ class _Nowhere(io.StringIO):
 
 
 @contextmanager
-def seeds_put_back(model: nn.Module) -> Iterator[None]:
-    """The harness sets seeds for the whole process."""
-    device, _ = place_of(model)
+def seeds_put_back() -> Iterator[None]:
+    """The harness sets seeds for the whole process, and draws while it reads tasks."""
     ours, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002 - to put it back
     try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with torch.random.fork_rng(devices=[]):
             yield
     finally:
         random.setstate(ours)
