@@ -106,10 +106,11 @@ def _open_offloaded(
 ) -> tuple[PreTrainedModel, Lender]:
     require_accelerate()
     config, skeleton = parsed_config(folder), weightless(model_class, parsed_config(folder))
-    places = places_of(skeleton, anatomy_of(skeleton), device)
+    places, kind = places_of(skeleton, anatomy_of(skeleton), device), type(skeleton)
+    del skeleton  # of a deep model its modules alone take room
     with without_warnings_of_accelerate():
         model = open_weights(
-            type(skeleton), folder, config=config, dtype=dtype, device_map=places, offload_folder=scratch
+            kind, folder, config=config, dtype=dtype, device_map=places, offload_folder=scratch
         )
     return model, lender_of(model, device)
 

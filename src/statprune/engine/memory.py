@@ -44,7 +44,10 @@ BASE = 600 * 2**20
 """Bytes of the libraries."""
 
 LEFT = 500_000
-"""Bytes that every block leaves: curves, units kept, holes in the heap; measured at 24 to 252 blocks."""
+"""Bytes that every block leaves: its modules without weights, holes in the heap (docs/offload.md)."""
+
+LEFT_OF_UNIT = 72
+"""Bytes that every unit leaves: three numbers in curves, and its own in the lists of those kept."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +83,14 @@ class Memory:
 def needed(model: PreTrainedModel, anatomy: Anatomy, batches: Sequence[Batch], method: str) -> Memory:
     """What compressing `model` on `batches` needs."""
     blocks = [_bytes(block) for block in anatomy.blocks]
+    units = sum(site.units * max(1, site.experts) for site in anatomy.sites)
     width, size = int(model.config.hidden_size), model.dtype.itemsize
     counts = [batch["attention_mask"].numel() for batch in batches]
     tokens, tries = sum(counts), 0
     if method == "refit":
         tries = len(LEVELS) * len(anatomy.sites) * min(PROBE_TOKENS, tokens // SURVEYED)
     return Memory(
-        outside=_bytes(model) - sum(blocks) + LEFT * len(blocks),
+        outside=_bytes(model) - sum(blocks) + LEFT * len(blocks) + LEFT_OF_UNIT * units,
         block=max(blocks),
         site=max(
             _of_site(anatomy.blocks[site.block], site, method, width, (max(counts), tokens, size))
