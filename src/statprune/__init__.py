@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from statprune.errors import InputError, StatpruneError, StatpruneWarning
     from statprune.evaluation.scoring import TaskResult
     from statprune.evaluation.tasks import Task
+    from statprune.gate import Gated, smallest
     from statprune.inspection import Inspection, inspect
     from statprune.measurement import Measurement
     from statprune.pipeline import Result, compress
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Answers",
     "Demonstration",
+    "Gated",
     "InputError",
     "Inspection",
     "Measurement",
@@ -49,12 +51,14 @@ __all__ = [
     "inspect",
     "plan",
     "register",
+    "smallest",
     "together",
 ]
 
 _HOMES = {
     "Answers": "answers",
     "Demonstration": "demo",
+    "Gated": "gate",
     "InputError": "errors",
     "Inspection": "inspection",
     "Measurement": "measurement",
@@ -74,6 +78,7 @@ _HOMES = {
     "inspect": "inspection",
     "plan": "planning",
     "register": "anatomy.lookup",
+    "smallest": "gate",
     "together": "engine.group",
 }
 
