@@ -108,7 +108,7 @@ def trial_ahead(prepared: Prepared, recipe: Recipe, scored: Stage) -> list[Stage
 def tell_trying(
     progress: Progress, prepared: Prepared, recipe: Recipe, trial: Sequence[Stage], trials: int
 ) -> None:
-    """Tell that a run of several trials is prepared: the dense model is asked and measured, then they come."""
+    """Tell that a run of several trials is prepared: the dense model is asked and measured, then they."""
     if progress is no_progress:
         return
     stages = [] if recipe.method == "stat" else _choosing(prepared, recipe)

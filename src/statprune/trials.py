@@ -145,7 +145,7 @@ class Trials:
         started = perf_counter()
         earlier = self._shelf.earlier("dense", 0)
         if earlier is not None:
-            found = TaskResult(**earlier.facts | {"notes": tuple(earlier.facts["notes"])})
+            found = TaskResult(**{**earlier.facts, "notes": tuple(earlier.facts["notes"])})
         else:
             found = self._scored(self._progress)
             self._shelf.note("dense", 0, State(facts=found.to_json()))

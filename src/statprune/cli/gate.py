@@ -19,9 +19,7 @@ MaxDrop = Annotated[
         "points, 0 to 100; of a perplexity per cent of the dense one.",
     ),
 ]
-TaskName = Annotated[
-    str | None, typer.Option(help="With --max-drop: a task, as evaluate --list-tasks prints.")
-]
+TaskName = Annotated[str | None, typer.Option(help="With --max-drop: a task of evaluate --list-tasks.")]
 TaskData = Annotated[
     str | None,
     typer.Option(
