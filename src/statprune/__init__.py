@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from statprune.errors import InputError, StatpruneError, StatpruneWarning
     from statprune.evaluation.scoring import TaskResult
     from statprune.evaluation.tasks import Task
+    from statprune.gate import Gated, smallest
     from statprune.harnessed import harness
     from statprune.inspection import Inspection, inspect
     from statprune.measurement import Measurement
@@ -34,6 +35,7 @@ __all__ = [
     "Answers",
     "Benchmark",
     "Demonstration",
+    "Gated",
     "InputError",
     "Inspection",
     "Measurement",
@@ -55,6 +57,7 @@ __all__ = [
     "inspect",
     "plan",
     "register",
+    "smallest",
     "together",
 ]
 
@@ -62,6 +65,7 @@ _HOMES = {
     "Answers": "answers",
     "Benchmark": "efficiency_table",
     "Demonstration": "demo",
+    "Gated": "gate",
     "InputError": "errors",
     "Inspection": "inspection",
     "Measurement": "measurement",
@@ -83,6 +87,7 @@ _HOMES = {
     "inspect": "inspection",
     "plan": "planning",
     "register": "anatomy.lookup",
+    "smallest": "gate",
     "together": "engine.group",
 }
 

@@ -97,6 +97,44 @@ def _continued(curves: Curves, sites: Sequence[Site]) -> Curves | None:
     return found
 
 
+def trial_ahead(prepared: Prepared, recipe: Recipe, scored: Stage) -> list[Stage]:
+    """Narrowing to a share, whichever, and asking what came out."""
+    if recipe.method == "stat":
+        measured = measure_ahead(prepared.anatomy, Load.of(prepared.samples.batches))
+        return [measured, _pruning(prepared, None, measured=True), scored]
+    return [*_refitting(prepared, _guessed(prepared, recipe)), scored]
+
+
+def tell_trying(
+    progress: Progress, prepared: Prepared, recipe: Recipe, trial: Sequence[Stage], trials: int
+) -> None:
+    """Tell that a run of several trials is prepared: the dense model is asked and measured, then they."""
+    if progress is no_progress:
+        return
+    stages = [] if recipe.method == "stat" else _choosing(prepared, recipe)
+    ahead = _saving([trial[-1], *stages, *trials * list(trial)], prepared, saves=True)
+    progress("prepare", 1, 1, Facts(ahead=ahead, device=str(prepared.opened.model.device)))
+
+
+def in_trial(
+    progress: Progress, prepared: Prepared, told: str, trial: Sequence[Stage], more: int, *, saves: bool
+) -> Progress:
+    """The same `progress`, told besides what comes behind a trial's cuts: its score, `more` trials, the end.
+
+    `told` says in words which trial it is.
+    """
+    if progress is no_progress:
+        return progress
+
+    def heard(stage: str, done: int, blocks: int, facts: Facts = NOTHING, /) -> None:
+        if facts.ahead is not None:
+            behind = _saving([trial[-1], *more * list(trial)], prepared, saves)
+            facts = replace(facts, ahead=[*facts.ahead, *behind])
+        progress(stage, done, blocks, replace(facts, trial=told))
+
+    return heard
+
+
 def _saving(stages: list[Stage], prepared: Prepared, saves: bool) -> list[Stage]:
     return [*stages, save_ahead(prepared.opened.model)] if saves else stages
 

@@ -1,7 +1,7 @@
 """What a budget costs and what it buys, read off one measurement."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +9,17 @@ from transformers import PreTrainedModel
 
 from statprune import measurement as measurements
 from statprune.anatomy.lookup import anatomy_of
+from statprune.budget.allocate import Budget
 from statprune.budget.cost import Cost
 from statprune.budget.plan import Plan
+from statprune.budget.shares import grid
 from statprune.checkpoint.skeleton import skeleton
 from statprune.engine.progress import Progress, no_progress
 from statprune.errors import BudgetError, InputError
 from statprune.measurement import Measurement
 from statprune.planning import OPTIONS, start_of
 from statprune.planning import plan as measure
-from statprune.preparation import budget_of
+from statprune.preparation import STAT_WIDTHS, Prepared, budget_of
 from statprune.recipe import Recipe
 
 OF_THE_BUDGET = ("of", "widths", "multiple", "floors", "protect", "pins")
@@ -130,3 +132,37 @@ def _answer(found: Measurement, recipe: Recipe) -> Answer:
     share = price.of_plan(plan, found.sites) / price.dense(found.sites)
     parameters = Cost("params", found.context).of_plan(plan, found.sites)
     return Answer(keep, plan, share, parameters, found.predicted(plan))
+
+
+def budget_for(prepared: Prepared, recipe: Recipe) -> tuple[Budget, bool]:
+    """The recipe's budget, and whether blocks must be equal."""
+    kind, measurement = prepared.anatomy.entry.kind, prepared.measurement
+    default = STAT_WIDTHS.get(kind, "per-layer") if recipe.method == "stat" else "per-layer"
+    widths = recipe.widths or default
+    cost = Cost("params" if recipe.of == "latency" else recipe.of, prepared.context)
+    price = cost if measurement is None else measurement.price(recipe.of)
+    return budget_of(replace(recipe, widths=widths), price, prepared.stock), widths != "per-layer"
+
+
+def shares_of(prepared: Prepared, recipe: Recipe) -> list[float]:
+    """The shares of the grid that can be reached, ascending.
+
+    Raises:
+        BudgetError: there is none.
+    """
+    budget, same = budget_for(prepared, recipe)
+    budget.restrictions.check(prepared.anatomy.sites)
+    least = share_of(budget, budget.least(prepared.anatomy.sites, same=same), prepared)
+    shares = grid(least)
+    if not shares:
+        raise BudgetError(
+            f"the narrowest widths leave {least:.4f} of {recipe.of}: there is nothing to try. Lift floors, "
+            f"pins or protection."
+        )
+    return shares
+
+
+def share_of(budget: Budget, plan: Plan, prepared: Prepared) -> float:
+    """What a plan keeps of what the budget counts."""
+    sites = prepared.anatomy.sites
+    return budget.cost.of_plan(plan, sites) / budget.cost.dense(sites)

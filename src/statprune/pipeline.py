@@ -8,15 +8,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import torch
-import transformers
 from transformers import PreTrainedModel
 
 from statprune.ahead import foreseeing, tell_chosen, tell_prepared
-from statprune.anatomy.lookup import anatomy_of
+from statprune.anatomy.lookup import Anatomy, anatomy_of
 from statprune.anatomy.ranks import ALONE, Ranks
 from statprune.anatomy.shelf import State
-from statprune.budget.cost import Cost
 from statprune.budget.plan import Plan
 from statprune.checkpoint.aside import check_output
 from statprune.checkpoint.save import RECORD_FILE, SavedFolder, save
@@ -35,9 +32,9 @@ from statprune.limits import limit_of
 from statprune.planning import allocated, hearing, start_of, surveyed
 from statprune.preparation import Prepared, prepare, prepare_measured, require_one_dtype, stat_rule
 from statprune.recipe import Recipe
+from statprune.record import record_of
 from statprune.sharing import begun_together, device_of, heard_elsewhere
 from statprune.surgery.undo import remember
-from statprune.version import __version__
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,39 +138,47 @@ def compress(  # noqa: PLR0913 - all but one are named
         trace.seconds["prepare"] = perf_counter() - started
         prepared = begun_together(prepared, recipe, ranks, shelf, limit, scratch)
         if done is not None and not dry_run:
-            return _of_before(done, out, opened.tokenizer, ranks)
+            return of_before(done, out, opened.tokenizer, ranks)
         saves = out is not None
         tell_prepared(progress, prepared, recipe, dry_run=dry_run, saves=saves)
         if dry_run:
             plan = _decide(prepared, recipe, trace, progress)
-            return Result(None, plan, trace, _record(prepared, recipe, plan, trace), opened.tokenizer)
+            return Result(None, plan, trace, record_of(prepared, recipe, plan, trace), opened.tokenizer)
         if isinstance(model, PreTrainedModel):
             around.enter_context(_put_back_on_failure(prepared))
-        plan = _narrow(prepared, recipe, trace, progress, saves=saves)
+        plan = narrow(prepared, recipe, trace, progress, saves=saves)
         trace.warnings += heard_elsewhere(trace.warnings, ranks)
         narrowed = replace(anatomy_of(opened.model), shelf=prepared.anatomy.shelf if shelf is None else shelf)
         adopt(opened.model, narrowed)
-        record = _record(prepared, recipe, plan, trace)
+        record = record_of(prepared, recipe, plan, trace)
         result = Result(None if offload else opened.model, plan, trace, record, opened.tokenizer)
         if out is None or shelf is None:
             return result
         shelf.settle("refit" if recipe.method == "refit" else "prune")
-        folder = save(
-            opened.model,
-            narrowed,
-            Path(out),
-            source=opened.source,
-            tokenizer=opened.tokenizer,
-            processor=opened.processor,
-            record=record,
-            verify_batch={name: value[:2] for name, value in prepared.samples.batches[0].items()},
-            within=shelf.folder,
-        )
-        progress("save", 1, 1)
-        return replace(result, folder=folder)
+        return saved(result, prepared, narrowed, Path(out), shelf.folder, progress)
 
 
-def _of_before(facts: Mapping[str, Any], out: str | Path | None, tokenizer: Any, ranks: Ranks) -> Result:
+def saved(
+    result: Result, prepared: Prepared, narrowed: Anatomy, out: Path, within: Path, progress: Progress
+) -> Result:
+    """The same result, in the folder `out`, written in the run's state `within` first."""
+    opened = prepared.opened
+    folder = save(
+        opened.model,
+        narrowed,
+        out,
+        source=opened.source,
+        tokenizer=opened.tokenizer,
+        processor=opened.processor,
+        record=result.record,
+        verify_batch={name: value[:2] for name, value in prepared.samples.batches[0].items()},
+        within=within,
+    )
+    progress("save", 1, 1)
+    return replace(result, folder=folder)
+
+
+def of_before(facts: Mapping[str, Any], out: str | Path | None, tokenizer: Any, ranks: Ranks) -> Result:
     """What a run into `out` left that was killed behind its last step, maybe by another path to it."""
     folder = SavedFolder.of_json(facts).at(Path(out)) if ranks.rank == 0 and out is not None else None
     text = None if folder is None else (folder.path / RECORD_FILE).read_text(encoding="utf-8")
@@ -182,7 +187,7 @@ def _of_before(facts: Mapping[str, Any], out: str | Path | None, tokenizer: Any,
     return Result(None, plan, Trace.of_json(record["trace"]), record, tokenizer, folder, before=True)
 
 
-def _narrow(prepared: Prepared, recipe: Recipe, trace: Trace, progress: Progress, *, saves: bool) -> Plan:
+def narrow(prepared: Prepared, recipe: Recipe, trace: Trace, progress: Progress, *, saves: bool) -> Plan:
     """Narrow the model in place; return the plan."""
     model, anatomy, batches = prepared.opened.model, prepared.anatomy, prepared.samples.batches
     plan = _decided(prepared, recipe, trace, progress)
@@ -255,32 +260,3 @@ def _put_back_on_failure(prepared: Prepared) -> Iterator[None]:
     except BaseException:
         restore()
         raise
-
-
-def _record(prepared: Prepared, recipe: Recipe, plan: Plan, trace: Trace) -> dict[str, Any]:
-    """Everything needed to understand and to repeat the run."""
-    sites, model, name = prepared.anatomy.sites, prepared.opened.model, prepared.opened.name
-    costs = [Cost("params", prepared.context), Cost("macs", prepared.context)]
-    return {
-        "statprune": __version__,
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        # Only the name of an absolute path: the record is saved with the model.
-        "model": Path(name).name if Path(name).is_absolute() else name,
-        "model_type": model.config.model_type,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "recipe": recipe.to_json(),
-        "plan": plan.to_json(),
-        "units": {site.name: site.units for site in sites},
-        "cost": {
-            cost.of: {
-                "dense": cost.dense(sites),
-                "kept": cost.of_plan(plan, sites),
-                "share": cost.of_plan(plan, sites) / cost.dense(sites),
-            }
-            for cost in costs
-        },
-        "context": prepared.context,
-        "data": prepared.samples.protocol,
-        "notes": list(prepared.notes),
-        "trace": trace.to_json(),
-    }

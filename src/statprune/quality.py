@@ -69,7 +69,7 @@ def evaluate(  # noqa: PLR0913 - the options of the command of this name
     if entry is not None:
         require_head(opened.model, entry)
         require_finite(opened.model)
-        length = _task_length(opened, entry, seq_len)
+        length = task_length(opened, entry, seq_len)
         prepared = prepare(entry, data, opened.tokenizer, length, max_examples, seed)
         return prepared.score(opened.model, told=told)
     masked = _is_masked(opened)
@@ -113,7 +113,7 @@ def _entry(
     return replace(entry, columns=names)
 
 
-def _task_length(opened: Opened, task: Task, asked: int | None) -> int:
+def task_length(opened: Opened, task: Task, asked: int | None) -> int:
     """Tokens of an example: what was asked, or the task's, where the model's context and tokenizer allow."""
     if asked is not None or task.kind == "perplexity":
         return sequence_length(opened, asked)

@@ -42,6 +42,7 @@ class Report:
         seconds: since the reporter was made.
         left: seconds until the end; None before that can be told.
         memory: of this process.
+        trial: which of several models is tried, in words; None where there is one.
     """
 
     stage: str
@@ -52,10 +53,12 @@ class Report:
     seconds: float
     left: float | None
     memory: Memory
+    trial: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able content, without nesting."""
-        return {
+        tried = {} if self.trial is None else {"trial": self.trial}
+        return tried | {
             "stage": self.stage,
             "block": self.done,
             "blocks": self.blocks,
@@ -99,6 +102,7 @@ class Reporter:
             seconds=self.time_left.seconds,
             left=self.time_left.left(),
             memory=self.memory(),
+            trial=facts.trial,
         )
         for listener in self.listeners:
             listener(report)

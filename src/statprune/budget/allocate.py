@@ -90,20 +90,20 @@ class Budget:
             )
         return sorted(shared)
 
+    def least(self, sites: Sequence[Site], *, same: bool = False) -> Plan:
+        """The narrowest plan; with `same`, of those with equal blocks."""
+        if not same:
+            return Plan({site.name: self.widths(site, blocks_of(sites))[0] for site in sites})
+        heads, neurons = self.in_common(sites)
+        return Plan({s.name: heads[0] if s.kind == "attention" else neurons[0][s.part] for s in sites})
+
     def require_reachable(self, sites: Sequence[Site], *, same: bool = False) -> None:
         """Refuse a share below what the narrowest plan costs; with `same`, of those with equal blocks.
 
         Raises:
             BudgetError: with the smallest share that can be reached.
         """
-        if same:
-            heads, neurons = self.in_common(sites)
-            least = {
-                site.name: heads[0] if site.kind == "attention" else neurons[0][site.part] for site in sites
-            }
-        else:
-            least = {site.name: self.widths(site, blocks_of(sites))[0] for site in sites}
-        cost, dense = self.cost.of_plan(Plan(least), sites), self.cost.dense(sites)
+        cost, dense = self.cost.of_plan(self.least(sites, same=same), sites), self.cost.dense(sites)
         if cost > self.limit(sites):
             share = ceil(cost / dense * 1e4) / 1e4
             remedy = "Keep at least that much"

@@ -2,11 +2,12 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import statprune
+from statprune.cli.gate import Asked, MaxDrop, MaxExamples, MaxTrials, TaskData, TaskName, show_gate
 from statprune.cli.many import many
 from statprune.cli.options import (
     Debug,
@@ -51,6 +52,11 @@ def compress_command(
         typer.Option("--from", help="Folder that `statprune plan` has made; instead of --data."),
     ] = None,
     keep: Annotated[float | None, typer.Option(help="Share to keep, above 0, at most 1.")] = None,
+    max_drop: MaxDrop = None,
+    task: TaskName = None,
+    task_data: TaskData = None,
+    max_examples: MaxExamples = None,
+    max_trials: MaxTrials = None,
     of: Annotated[str, typer.Option(help="What the share is of: params, macs or latency.")] = "params",
     out: Annotated[Path | None, typer.Option(help="Folder to write; it must not exist yet.")] = None,
     method: Annotated[
@@ -106,6 +112,16 @@ def compress_command(
 ) -> None:
     """Make a model smaller, and save it as a folder that loads."""
     quieten_libraries()
+    asked = Asked(max_drop, task, task_data, max_examples, max_trials).options(
+        {
+            "--keep": keep,
+            "--plan": plan,
+            "--search": search,
+            "--dry-run": dry_run,
+            "--offload": offload,
+            "--max-memory": max_memory,
+        }
+    )
     if out is None and not dry_run:
         raise OutputError("no output folder; give --out DIR, or --dry-run to see the plan only.")
     said = given(
@@ -126,27 +142,34 @@ def compress_command(
         )
         register_entries(entry)
         with reporting(shown) as on_block:
-            result = statprune.compress(
-                model,
-                data=data,
-                measured=measured,
-                out=out,
-                dry_run=dry_run,
-                resume=resume,
-                offload=offload,
-                max_memory=max_memory,
-                progress=on_block,
-                ranks=ranks,
-                keep=keep,
-                of=of,
-                plan=plan,
-                widths=widths,
-                multiple=multiple,
+            shared: dict[str, Any] = {
+                "data": data,
+                "measured": measured,
+                "out": out,
+                "resume": resume,
+                "progress": on_block,
+                "of": of,
+                "widths": widths,
+                "multiple": multiple,
                 **restrictions(floor, protect, pin),
-                search=search,
-                device=device,
-                dtype=dtype,
+                "device": device,
+                "dtype": dtype,
                 **said,
+            }
+            result = (
+                statprune.smallest(model, **asked, **shared)
+                if asked is not None
+                else statprune.compress(
+                    model,
+                    dry_run=dry_run,
+                    offload=offload,
+                    max_memory=max_memory,
+                    ranks=ranks,
+                    keep=keep,
+                    plan=plan,
+                    search=search,
+                    **shared,
+                )
             )
         if first:
             _tell(result, json=json)
@@ -198,6 +221,8 @@ def _show(result: "statprune.Result") -> None:
     if trace.predicted is not None:
         measured = "" if trace.divergence is None else f"; measured afterwards {trace.divergence:.4f}"
         say(f"damage predicted {trace.predicted:.4f}{measured} ({trace.damage})")
+    if isinstance(result, statprune.Gated):
+        show_gate(result.gate)
     seconds = ", ".join(f"{stage} {time:.1f} s" for stage, time in result.trace.seconds.items())
     say(f"time: {seconds}")
     if result.folder is not None:

@@ -122,7 +122,7 @@ class Bars(Progress):
             if self._run is None:
                 self._run = self.add_task("all", total=1.0, count="", left="")
                 self._stage = self.add_task("", total=1.0, count="", left="")
-            self._last = last_error(report)
+            self._last = ", ".join(each for each in (report.trial, last_error(report)) if each)
         if not self._running:
             self._running = True
             self.start()
@@ -158,6 +158,7 @@ class Lines:
         self._written = report.seconds
         what = UNITS.get(report.stage, "block")
         parts = (
+            report.trial,
             f"{told(report.stage)}: {what} {report.done} of {report.blocks}",
             time_left(report.left),
             last_error(report),

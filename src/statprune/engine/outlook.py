@@ -83,6 +83,18 @@ def compare_ahead(model: PreTrainedModel, tokens: int, models: int) -> Stage:
     return Stage("compare", (one.times(models),))
 
 
+def score_ahead(model: PreTrainedModel, anatomy: Anatomy, lengths: Sequence[int], batch_tokens: int) -> Stage:
+    """Asking the model rows of so many tokens, in batches of so many."""
+    tokens = sum(lengths)
+    stacks = len(anatomy.runs)
+    load = Load(-(-tokens // batch_tokens), (tokens,) * stacks, (tokens / len(lengths),) * stacks)
+    work = sum(
+        (_forward(anatomy, index, block, load) for index, block in enumerate(anatomy.blocks)),
+        compare_ahead(model, tokens, 1).work[0],
+    )
+    return Stage("evaluate", (work.times(1 / len(lengths)),) * len(lengths))
+
+
 def refit_ahead(anatomy: Anatomy, load: Load, widths: Mapping[str, float]) -> Stage:
     """A refit with `load` to `widths`, units by site, which need not be whole numbers."""
     narrowed = [site.block for site in anatomy.sites if widths[site.name] < site.units]

@@ -55,6 +55,7 @@ class Facts:
         device: where the model computes, such as "cpu" or "cuda:0"; None where that has been said.
         recalled: whether this block had been done by an earlier run, so that its time tells nothing.
         curves: error curves of the sites measured so far (method stat).
+        trial: which of several models is tried, in words; None where there is one.
     """
 
     site: str | None = None
@@ -63,6 +64,7 @@ class Facts:
     device: str | None = None
     recalled: bool = False
     curves: Curves | None = None
+    trial: str | None = None
 
 
 NOTHING = Facts()

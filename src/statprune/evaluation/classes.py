@@ -44,6 +44,11 @@ class Labelled:
         return len(self.inputs)
 
     @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row that a model reads."""
+        return [len(each.ids) for each in self.inputs]
+
+    @property
     def protocol(self) -> dict[str, Any]:
         """What of the task determines the number."""
         found = counted(self.labels, self.task)

@@ -48,6 +48,11 @@ class LastWords:
         return len(self.passages)
 
     @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row that a model reads."""
+        return [len(passage.example.ids) for passage in self.passages]
+
+    @property
     def protocol(self) -> dict[str, Any]:
         """What of the task determines the number."""
         return {

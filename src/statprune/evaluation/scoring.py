@@ -41,6 +41,10 @@ class Questions(Protocol):
         """How many records are not asked."""
 
     @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row that a model reads."""
+
+    @property
     def protocol(self) -> dict[str, Any]:
         """What of the task determines the number."""
 

@@ -73,6 +73,11 @@ class Asked:
         return len(self.contexts)
 
     @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row that a model reads."""
+        return [len(window.example.ids) for window in self.windows]
+
+    @property
     def protocol(self) -> dict[str, Any]:
         """What of the task determines the number."""
         told: dict[str, Any] = {

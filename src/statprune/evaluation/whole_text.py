@@ -35,6 +35,11 @@ class WholeText:
     skipped: int = 0
 
     @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row that a model reads."""
+        return [self.seq_len] * self.examples
+
+    @property
     def protocol(self) -> dict[str, Any]:
         """What of the task determines the number, the rest being told by `perplexity`."""
         return {

@@ -1,0 +1,43 @@
+"""What a run leaves to be read: everything needed to understand and to repeat it."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from statprune.budget.cost import Cost
+from statprune.budget.plan import Plan
+from statprune.engine.trace import Trace
+from statprune.preparation import Prepared
+from statprune.recipe import Recipe
+from statprune.version import __version__
+
+
+def record_of(prepared: Prepared, recipe: Recipe, plan: Plan, trace: Trace) -> dict[str, Any]:
+    """The content of statprune.json, JSON-able."""
+    sites, model, name = prepared.anatomy.sites, prepared.opened.model, prepared.opened.name
+    costs = [Cost("params", prepared.context), Cost("macs", prepared.context)]
+    return {
+        "statprune": __version__,
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        # Only the name of an absolute path: the record is saved with the model.
+        "model": Path(name).name if Path(name).is_absolute() else name,
+        "model_type": model.config.model_type,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "recipe": recipe.to_json(),
+        "plan": plan.to_json(),
+        "units": {site.name: site.units for site in sites},
+        "cost": {
+            cost.of: {
+                "dense": cost.dense(sites),
+                "kept": cost.of_plan(plan, sites),
+                "share": cost.of_plan(plan, sites) / cost.dense(sites),
+            }
+            for cost in costs
+        },
+        "context": prepared.context,
+        "data": prepared.samples.protocol,
+        "notes": list(prepared.notes),
+        "trace": trace.to_json(),
+    }
