@@ -1,11 +1,12 @@
 """Options that the scripts share."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.paper.cases import FIRST, METHODS
+from benchmarks.paper.cases import FIRST, METHODS, Case
 from benchmarks.paper.page import SEEDS
+from statprune.errors import InputError
 
 HERE = Path(__file__).parent
 
@@ -46,6 +47,18 @@ def pairs(given: Sequence[str] | None) -> dict[str, str]:
             raise SystemExit(f"{one!r} is not TASK=VALUE, such as glue/mrpc=folder.")
         made[name] = value
     return made
+
+
+def asked_cases(
+    parser: argparse.ArgumentParser,
+    make: Callable[[argparse.Namespace], list[Case]],
+    asked: argparse.Namespace,
+) -> list[Case]:
+    """What `make` makes of the options; exit code 2 and one line where that cannot be."""
+    try:
+        return make(asked)
+    except (InputError, ValueError) as error:
+        parser.error(str(error))
 
 
 def asked_minutes(asked: argparse.Namespace) -> float | None:

@@ -114,6 +114,7 @@ class Case:
             "data": "hub" if test.data is None else shown(test.data),
             "seq_len": self.seq_len,
             "limit": test.limit,
+            "labels": ",".join(self.labels) or None,
         }
 
     def options(self, seed: int) -> dict[str, Any]:

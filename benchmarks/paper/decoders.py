@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.paper.asking import asked_minutes, pairs, parser_of
+from benchmarks.paper.asking import asked_cases, asked_minutes, pairs, parser_of
 from benchmarks.paper.cases import Case, Test, shown
 from benchmarks.paper.page import SPREAD, matrix, protocols, versions, write
 from benchmarks.paper.rows import Row, Rows, fill
@@ -44,7 +44,7 @@ def main(given: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(given)
     rows = Rows(asked.out / "decoders.jsonl", asked_minutes(asked))
     if not asked.report:
-        fill(rows, cases(asked), asked.method, asked.keep, asked.seed)
+        fill(rows, asked_cases(parser, cases, asked), asked.method, asked.keep, asked.seed)
     write_page(asked.out / "decoders.md", rows.all(), rows.failures)
 
 

@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.paper.asking import asked_minutes, pairs, parser_of
+from benchmarks.paper.asking import asked_cases, asked_minutes, pairs, parser_of
 from benchmarks.paper.cases import Case, Test, shown
 from benchmarks.paper.page import SPREAD, matrix, protocols, versions, write
 from benchmarks.paper.rows import Row, Rows, fill
@@ -72,7 +72,7 @@ def main(given: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(given)
     rows = Rows(asked.out / "encoders.jsonl", asked_minutes(asked))
     if not asked.report:
-        fill(rows, cases(asked), asked.method, asked.keep, asked.seed)
+        fill(rows, asked_cases(parser, cases, asked), asked.method, asked.keep, asked.seed)
     write_page(asked.out / "encoders.md", rows.all(), rows.failures)
 
 

@@ -11,7 +11,7 @@ from benchmarks.protocol import table
 
 SEEDS = (0, 1, 2)
 FIGURES = Path(__file__).parent / "figures.json"
-SETTING = ("model", "task", "data", "seq_len", "limit")
+SETTING = ("model", "task", "data", "seq_len", "limit", "labels")
 CALIBRATED = ("of", "examples", "calibration")
 SPREAD = (
     "Cells are the mean over three seeds ± the standard deviation (n - 1); the seed draws the calibration "
@@ -107,7 +107,7 @@ def write(path: Path, sections: Sequence[str]) -> None:
 
 
 def _of(row: Row, names: Sequence[str]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in names)
+    return tuple(row.get(name) for name in names)
 
 
 def _place(named: tuple[str, str], expected: Sequence[tuple[str, str]]) -> int:
@@ -116,7 +116,7 @@ def _place(named: tuple[str, str], expected: Sequence[tuple[str, str]]) -> int:
 
 
 def _task(setting: tuple[Any, ...], row: Row) -> str:
-    limit = f", first {setting[4]}" if row["metric"] == "perplexity" else f", {setting[4]} examples"
+    limit = f", first {setting[4]} tokens" if row["metric"] == "perplexity" else f", {setting[4]} examples"
     return f"{setting[1]}, {row['metric']}{limit if setting[4] else ''}"
 
 

@@ -16,7 +16,7 @@ from statprune.evaluation.scoring import Prepared
 
 IDENTITY = (
     *("model", "task", "method", "keep", "seed", "of"),
-    *("examples", "calibration", "data", "seq_len", "limit"),
+    *("examples", "calibration", "data", "seq_len", "limit", "labels"),
 )
 Row = dict[str, Any]
 
@@ -27,7 +27,7 @@ class OutOfTimeError(Exception):
 
 def key_of(row: Row) -> tuple[Any, ...]:
     """What no two rows share."""
-    return tuple(row[name] for name in IDENTITY)
+    return tuple(row.get(name) for name in IDENTITY)
 
 
 @dataclass
@@ -43,7 +43,10 @@ class Rows:
     path: Path
     minutes: float | None = None
     failures: list[str] = field(default_factory=list)
-    began: float = field(default_factory=monotonic)
+    began: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.began = monotonic()
 
     def all(self) -> list[Row]:
         """Every row; of two with one identity the later one."""
@@ -145,22 +148,28 @@ def _fill_seed(
     rows: Rows, case: Case, tests: dict[Test, Prepared], cells: Sequence[tuple[str, float]], seed: int
 ) -> None:
     """What is missing of one case and seed; a narrowed model is judged by all its tests."""
-    judged = replace(case, tests=tuple(tests))
+    able = replace(case, tests=tuple(tests))
     for method, keep in cells:
-        missing = _missing(rows, judged, [(method, keep)], seed)
+        missing = [test for test, _, _ in _missing(rows, able, [(method, keep)], seed)]
         if not missing:
             continue
         rows.require_time()
         try:
-            made = narrowed(case, method, keep, seed, rows.path.parent / "measured")
+            _fill_cell(rows, case, {test: tests[test] for test in missing}, (method, keep), seed)
         except InputError as error:  # such as a share that cannot be reached; others may
             rows.fail(f"{case.name}, {method}, keep {keep:g}, seed {seed}", error, _hint(case, error))
             if not isinstance(error, BudgetError):
                 return
-            continue
-        facts = {"share": made.share, "seconds": made.seconds, "calibrated": made.calibration}
-        for test, _, _ in missing:
-            rows.add(_judged(case.identity(test, method, keep, seed), tests[test], made.model) | facts)
+
+
+def _fill_cell(
+    rows: Rows, case: Case, tests: dict[Test, Prepared], cell: tuple[str, float], seed: int
+) -> None:
+    """One narrowed model, which is let go before the next is opened."""
+    made = narrowed(case, *cell, seed, rows.path.parent / "measured")
+    facts = {"share": made.share, "seconds": made.seconds, "calibrated": made.calibration}
+    for test, prepared in tests.items():
+        rows.add(_judged(case.identity(test, *cell, seed), prepared, made.model) | facts)
 
 
 def _judged(identity: Row, prepared: Prepared, model: Any) -> Row:

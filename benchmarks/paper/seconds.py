@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks.paper import decoders, encoders
-from benchmarks.paper.asking import asked_minutes, parser_of
+from benchmarks.paper.asking import asked_cases, asked_minutes, parser_of
 from benchmarks.paper.cases import Case, narrowed
 from benchmarks.paper.page import figures, versions, write
 from benchmarks.paper.rows import OutOfTimeError, Row, Rows
@@ -43,7 +43,7 @@ def main(given: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(given)
     rows = Rows(asked.out / "seconds.jsonl", asked_minutes(asked))
     try:
-        for case in [] if asked.report else cases(asked):
+        for case in [] if asked.report else asked_cases(parser, cases, asked):
             _fill(rows, case, asked.method, asked.keep, asked.seed)
     except OutOfTimeError:
         print(f"{rows.minutes:g} minutes are over; call again for what is left.", flush=True)
