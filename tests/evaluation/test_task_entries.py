@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 import statprune
 from statprune.cli.main import run
+from statprune.errors import InputError
 from statprune.evaluation.tasks import TASKS, Task, as_markdown, task_named
 from tests.evaluation.task_files import labelled
 from tests.saved import letter_tokenizer, save_tiny, sentences
@@ -118,6 +120,10 @@ def test_an_entry_and_columns_of_your_own() -> None:
     tokenizer = letter_tokenizer("encoder")
     found = statprune.evaluate(model, task=own, data=rows, tokenizer=tokenizer)
     named = statprune.evaluate(model, task="glue/sst2", data=rows, tokenizer=tokenizer, text_column="one")
+    with pytest.raises(
+        InputError, match=r"task 'mine': metrics bleu; of kind 'classes' take some of accuracy"
+    ):
+        statprune.evaluate(model, task=replace(own, metrics=("bleu",)), data=rows, tokenizer=tokenizer)
     assert found.task == "mine"
     assert found.score == named.score
 

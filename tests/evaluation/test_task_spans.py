@@ -54,23 +54,31 @@ def plainly(model: Any, tokenizer: Any, row: dict[str, Any]) -> tuple[str, float
     return best[1], null - best[0]
 
 
+def with_right_ones(rows: list[dict[str, Any]], model: Any, tokenizer: Any) -> list[dict[str, Any]]:
+    """Every other question that has answers has the model's among them."""
+    for row in rows[::2]:
+        if row["answers"]["text"]:
+            row["answers"]["text"].append(plainly(model, tokenizer, row)[0])
+    return rows
+
+
 @pytest.mark.parametrize("batch_tokens", [1, 200, 10**6])
 def test_v1_equals_a_plain_search(model: Any, tokenizer: Any, batch_tokens: int) -> None:
-    rows = asked()
+    rows = with_right_ones(asked(), model, tokenizer)
     prepared = prepare("squad", rows, tokenizer, SEQ_LEN)
     found = prepared.score(model, batch_tokens=batch_tokens)
     predictions = {row["id"]: plainly(model, tokenizer, row)[0] for row in rows}
     golds = {row["id"]: row["answers"]["text"] for row in rows}
     assert found.metrics == squad_v1(golds, predictions)
-    assert found.score == found.metrics["f1"] > 0
+    assert 0 < found.score < 100
+    assert found.score == found.metrics["f1"]
     assert (found.examples, found.truncated, found.skipped) == (len(rows), 0, 0)
     assert found.protocol["windows"] > len(rows), "some contexts have several"
     assert str(STRIDE) in found.protocol["stride"]
 
 
 def test_v2_equals_a_plain_search_and_finds_the_best_threshold(model: Any, tokenizer: Any) -> None:
-    rows = asked(20, some_without=True)
-    # The head's bias raises starts and ends alike, null among them: so half of the answers stay below.
+    rows = with_right_ones(asked(20, some_without=True), model, tokenizer)
     found = score(model, tokenizer, "squad_v2", rows, seq_len=SEQ_LEN)
     every = {row["id"]: plainly(model, tokenizer, row) for row in rows}
     golds = {row["id"]: row["answers"]["text"] for row in rows}
@@ -79,7 +87,6 @@ def test_v2_equals_a_plain_search_and_finds_the_best_threshold(model: Any, token
     best = squad_v2(golds, spans, {name: none for name, (_, none) in every.items()}, threshold=1e9)
     expected |= {name: value for name, value in best.items() if name.startswith("best_")}
     assert found.metrics == pytest.approx({name: expected[name] for name in found.metrics}, rel=1e-5)
-    assert found.metrics["best_f1"] >= found.score
     assert found.protocol["without answer"] == 7
 
 

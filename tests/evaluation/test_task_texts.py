@@ -2,18 +2,21 @@
 
 import json
 import math
+import random
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
 import torch
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 
 from statprune.calibration import sources
 from statprune.errors import DataError
 from statprune.evaluation.scoring import prepare, score
 from statprune.evaluation.tasks import TASKS
-from tests.saved import letter_tokenizer, sentences
+from tests.saved import SPECIAL, letter_tokenizer, sentences
 from tests.tiny import tiny_model, uneven_cut
 
 TEXTS = [task for task in TASKS if task.kind == "perplexity"]
@@ -128,31 +131,67 @@ def test_the_first_windows_where_fewer_are_wanted(model: Any, tokenizer: Any) ->
     assert (found.examples, found.protocol["examples"]) == (3, "the first 3 windows")
 
 
-def passages(model: Any, tokenizer: Any, count: int = 16) -> list[str]:
-    """Texts of two words and more; the last word of some is what the model would write."""
-    texts = []
-    for number, row in enumerate(sentences(count)):
-        ids = tokenizer(f"{row.replace(' ', '')[:9]} ")["input_ids"]
-        written = tokenizer.decode([int(log_shares(model, ids)[-1].argmax())])
-        expected = written if len(written) == 1 and written.isalpha() else "ab"
-        texts.append(f"{row.replace(' ', '')[:9]} {expected if number % 2 else 'xyz'}")
+WORDS = (
+    "ab",
+    "bc",
+    "cd",
+    "de",
+    "ef",
+    "fg",
+    "gh",
+    "hi",
+    "ij",
+    "jk",
+    "kl",
+    "lm",
+    "mn",
+    "no",
+    "op",
+    "pq",
+    "qr",
+    "rs",
+)
+
+
+def word_tokenizer() -> Any:
+    """One token a word, with the space before it where there is one, as byte-level tokenizers have it."""
+    known = [*SPECIAL, *WORDS, *(f" {word}" for word in WORDS)]
+    core = Tokenizer(
+        models.WordLevel({token: number for number, token in enumerate(known)}, unk_token="<unk>")
+    )
+    core.pre_tokenizer = pre_tokenizers.Split(Regex(" ?[a-z]+"), "isolated")
+    core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, bos_token="<s>", pad_token="<pad>", unk_token="<unk>"
+    )
+
+
+def passages(model: Any, tokenizer: Any, count: int = 24) -> list[str]:
+    """Texts of words; the last word of some is what the model would write."""
+    texts, draw = [], random.Random(0)
+    for _ in range(count):
+        text = " ".join(draw.choices(WORDS, k=draw.randint(1, 9)))
+        written = int(log_shares(model, tokenizer(text)["input_ids"])[-1].argmax())
+        word = tokenizer.decode([written]).strip()
+        texts.append(f"{text} {word if word in WORDS else draw.choice(WORDS)}")
     return texts
 
 
 def plainly(model: Any, tokenizer: Any, text: str, longest: int = 64) -> tuple[float, bool]:
-    """The loss of the last word, and whether the model would have written it: one letter a token."""
-    word = text.rsplit(maxsplit=1)[-1]
+    """The loss of the last word with the space before it, and whether the model would have written it."""
+    before = tokenizer(text[: text.rindex(" ")])["input_ids"]
     ids = tokenizer(text)["input_ids"]
+    word = len(ids) - len(before)
     ids = ids[:1] + ids[1:][-(longest - 1) :]
     shares = log_shares(model, ids)
-    places = range(len(ids) - len(word), len(ids))
+    places = range(len(ids) - word, len(ids))
     loss = -sum(float(shares[place - 1, ids[place]]) for place in places)
     return loss, all(int(shares[place - 1].argmax()) == ids[place] for place in places)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_last_words_equal_one_passage_at_a_time(family: str, tokenizer: Any) -> None:
-    model = tiny_model(family)
+def test_last_words_equal_one_passage_at_a_time(family: str) -> None:
+    model, tokenizer = tiny_model(family), word_tokenizer()
     texts = passages(model, tokenizer)
     every = [plainly(model, tokenizer, text) for text in texts]
     right = sum(fits for _, fits in every)
@@ -166,7 +205,8 @@ def test_last_words_equal_one_passage_at_a_time(family: str, tokenizer: Any) -> 
     assert found.protocol["beginning_of_text"] is True
 
 
-def test_last_words_from_files(model: Any, tokenizer: Any, tmp_path: Path) -> None:
+def test_last_words_from_files(model: Any, tmp_path: Path) -> None:
+    tokenizer = word_tokenizer()
     texts = passages(model, tokenizer)
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     (tmp_path / "plain.txt").write_text("\n".join(texts) + "\n\n")

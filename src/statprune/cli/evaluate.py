@@ -23,16 +23,12 @@ from statprune.cli.options import (
     register_entries,
 )
 from statprune.cli.progress import Shown, reporting
-from statprune.cli.show import as_json, quieten_libraries, say, show_protocol, table
+from statprune.cli.show import as_json, quieten_libraries, say, show_protocol
 from statprune.evaluation.tasks import TASKS
 
 MaybeModel = Annotated[
     str | None, typer.Argument(help="A model's folder, or its name on the hub.", show_default=False)
 ]
-_MISSING = {
-    "MODEL": "no model is given; name its folder, or its name on the hub",
-    "--data": "neither --data nor --task is given; give a text, or a task such as --task glue/sst2",
-}
 
 
 def evaluate_command(
@@ -60,9 +56,15 @@ def evaluate_command(
     if list_tasks:
         _show_tasks(json=json)
         return
-    for value, parameter in ((model, "MODEL"), (data if task is None else task, "--data")):
-        if value is None:
-            raise typer.BadParameter(_MISSING[parameter], param_hint=parameter)
+    if model is None:
+        raise typer.BadParameter(
+            "no model is given; name its folder, or its name on the hub", param_hint="MODEL"
+        )
+    if data is None and task is None:
+        raise typer.BadParameter(
+            "neither --data nor --task is given; give a text, or a task such as --task glue/sst2",
+            param_hint="--data",
+        )
     quieten_libraries()
     shown = Shown.of(progress, quiet=quiet, json=json, log_file=log_file)
     register_entries(entry)
@@ -94,5 +96,6 @@ def _show_tasks(*, json: bool) -> None:
     if json:
         as_json({"tasks": [asdict(each) for each in TASKS]})
         return
-    rows = [(each.name, each.hub, ", ".join(each.columns), ", ".join(each.metrics[:3])) for each in TASKS]
-    table("tasks", ("task", "on the hub", "columns", "metrics"), rows)
+    longest = max(len(each.name) for each in TASKS)
+    for each in TASKS:
+        say(f"{each.name:{longest}}  {', '.join(each.metrics[:3])}  ({each.hub}: {', '.join(each.columns)})")

@@ -131,7 +131,7 @@ def _agreement(predicted: Any, labels: Any, metrics: tuple[str, ...]) -> dict[st
     """Metrics of classes, in points; F1 is that of class 1."""
     every = {
         "accuracy": lambda: accuracy_score(labels, predicted),
-        "f1": lambda: f1_score(labels, predicted, pos_label=1, average="binary", zero_division=0),
+        "f1": lambda: f1_score(labels, predicted, labels=[1], average="macro", zero_division=0),
         "matthews": lambda: matthews_corrcoef(labels, predicted),
     }
     return {name: 100 * float(every[name]()) for name in metrics}
@@ -139,7 +139,12 @@ def _agreement(predicted: Any, labels: Any, metrics: tuple[str, ...]) -> dict[st
 
 def _correlations(predicted: Any, labels: Any) -> tuple[dict[str, float], list[str]]:
     """Correlations in points; nothing where one side is constant, which is said."""
-    alike = [name for name, values in (("predictions", predicted), ("labels", labels)) if np.ptp(values) == 0]
+    # Differences of rounding alone, as between rows of a batch, would give correlations of any size.
+    alike = [
+        name
+        for name, values in (("predictions", predicted), ("labels", labels))
+        if np.ptp(values) <= 1e-6 * np.abs(values).max()
+    ]
     if alike:
         note = f"all {' and all '.join(alike)} are the same: correlations are not defined, 0 is given"
         return {"spearman": 0.0, "pearson": 0.0, "mean": 0.0}, [note]

@@ -238,8 +238,11 @@ def _drawn(
     found = rows_of(task, data)
     rows = [found.rows[number] for number in _numbers(len(found.rows), max_examples, seed)]
     source = str(found.description["source"])
-    prepare_rows = prepare_asked if task.kind == "spans" else prepare_labelled
-    return prepare_rows(task, rows, tokenizer, seq_len, source), len(found.rows), found.description
+    if task.kind == "spans":
+        questions: Questions = prepare_asked(task, rows, tokenizer, seq_len, source)
+    else:
+        questions = prepare_labelled(task, rows, tokenizer, seq_len, source)
+    return questions, len(found.rows), found.description
 
 
 def _numbers(count: int, most: int | None, seed: int) -> list[int]:

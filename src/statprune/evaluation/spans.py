@@ -213,11 +213,13 @@ def _golds(cell: Any, task: Task, place: str) -> list[str]:
 
 def _cut(questions: list[str], tokenizer: Any, seq_len: int, stride: int) -> tuple[list[str], int]:
     """Questions that leave room for more context than windows share, and how many had to be cut."""
-    room = seq_len - tokenizer.num_special_tokens_to_add(pair=True) - stride - 1
+    added = tokenizer.num_special_tokens_to_add(pair=True)
+    room = seq_len - added - stride - 1
     if room < 1:
+        # Of a short length a third is shared.
         raise DataError(
             f"sequence length {seq_len}: no room for a question beside a context; take at least "
-            f"{seq_len + 1 - room}"
+            f"{(3 * (added + 2) - 1) // 2}"
         )
     made = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     cut = list(questions)
@@ -250,7 +252,7 @@ def _windows(
     for number, question in enumerate(made["overflow_to_sample_mapping"]):
         ids, sides = made["input_ids"][number], made.sequence_ids(number)
         spans = [
-            tuple(span) if side == 1 else None
+            (span[0], span[1]) if side == 1 else None
             for span, side in zip(made["offset_mapping"][number], sides, strict=True)
         ]
         null = ids.index(first) if first in ids else 0

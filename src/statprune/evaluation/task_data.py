@@ -74,13 +74,13 @@ def texts_of(task: Task, data: Any, tokenizer: Any) -> Records:
     if data is None or isinstance(data, str | Path):
         records = read(
             task.hub if data is None else str(data),
-            text_column=_column_of(task, data),
+            text_column=task.columns[0],
             tokenizer=tokenizer,
             split_default=task.hub.partition("@")[2],
             rows=task.first_records,
         )
     else:
-        records = from_memory(data, text_column=_column_of(task, data), tokenizer=tokenizer)
+        records = from_memory(data, text_column=task.columns[0], tokenizer=tokenizer)
     texts = list(records.texts)
     if task.lines and records.layout != "records":
         plain = replace(records, layout="document")
@@ -88,15 +88,6 @@ def texts_of(task: Task, data: Any, tokenizer: Any) -> Records:
     texts = texts[: task.first_records]
     description = records.description | {"records": len(texts), "join": task.join}
     return Records(texts, description, records.layout)
-
-
-def _column_of(task: Task, data: Any) -> str | None:
-    """The task's column, except of what has no columns."""
-    return (
-        None
-        if isinstance(data, list | tuple) and data and not isinstance(data[0], Mapping)
-        else task.columns[0]
-    )
 
 
 def _table(task: Task, data: Any) -> Table:

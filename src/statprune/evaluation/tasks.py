@@ -67,6 +67,14 @@ _SPANS_V2 = (
     *("best_exact", "best_exact_thresh", "best_f1", "best_f1_thresh"),
 )
 
+_METRICS: dict[Kind, tuple[str, ...]] = {
+    "classes": ("accuracy", "f1", "matthews"),
+    "score": ("spearman", "pearson", "mean"),
+    "spans": _SPANS_V1,
+    "last word": ("accuracy", "perplexity"),
+    "perplexity": ("perplexity",),
+}
+
 
 def _glue(
     name: str,
@@ -173,17 +181,23 @@ def task_named(name: str | Task) -> Task:
     """The entry of this name; an entry of the caller's own is given back as it is.
 
     Raises:
-        InputError: There is none.
+        InputError: There is none, or it asks for metrics that its kind does not have.
     """
     if isinstance(name, Task):
+        known = _SPANS_V2 if name.no_answer else _METRICS[name.kind]
+        if not name.metrics or not set(name.metrics) <= set(known):
+            raise InputError(
+                f"task {name.name!r}: metrics {', '.join(name.metrics) or 'none'}; of kind {name.kind!r} "
+                f"take some of {', '.join(known)}, the headline first."
+            )
         return name
     for task in TASKS:
         if task.name == name:
             return task
-    known = [task.name for task in TASKS]
-    near = get_close_matches(name, known, n=1, cutoff=0.5)
+    names = [task.name for task in TASKS]
+    near = get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}? " if near else ""
-    raise InputError(f"task {name!r}: no such task; {hint}Known are {', '.join(known)}.")
+    raise InputError(f"task {name!r}: no such task; {hint}Known are {', '.join(names)}.")
 
 
 def as_markdown() -> str:
