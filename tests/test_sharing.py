@@ -81,12 +81,23 @@ def test_what_is_free_is_shared_with_the_others_here(monkeypatch: pytest.MonkeyP
         anatomy = SimpleNamespace(ranks=SimpleNamespace(here=here))
         return SimpleNamespace(opened=opened, anatomy=anatomy, samples=samples)
 
-    monkeypatch.setattr(limits, "needed", lambda *_: SimpleNamespace(least=1, most=30))
+    monkeypatch.setattr(limits, "needed", lambda *_: SimpleNamespace(least=1, most=30, block=5))
     monkeypatch.setattr(limits, "free_memory", lambda: 100)
     recipe: Any = Recipe(keep=0.5)
-    assert not limits.spills(prepared(1), recipe, None)
-    assert limits.spills(prepared(2), recipe, None)
-    assert not limits.spills(prepared(2), recipe, 40)
+    assert limits.fitting(prepared(1), recipe, None) == limits.Fitting(spills=False, ahead=True)
+    assert limits.fitting(prepared(2), recipe, None) == limits.Fitting(spills=True, ahead=True)
+    assert limits.fitting(prepared(2), recipe, 40) == limits.Fitting(spills=False, ahead=True)
+
+
+def test_a_second_block_is_read_only_where_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not push hidden states into files; that these are there leaves room for it."""
+    monkeypatch.setattr(limits, "needed", lambda *_: SimpleNamespace(least=10, most=30, block=5))
+    prepared: Any = SimpleNamespace(
+        opened=SimpleNamespace(model=None), anatomy=None, samples=SimpleNamespace(batches=[])
+    )
+    found = [limits.fitting(prepared, Recipe(keep=0.5), limit) for limit in (35, 34, 30, 29, 15, 14)]
+    assert [each.spills for each in found] == [False] * 3 + [True] * 3
+    assert [each.ahead for each in found] == [True, False, False, True, True, False]
 
 
 @pytest.mark.parametrize(("size", "expected"), [(2, 20), (21, 24)])

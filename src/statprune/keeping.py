@@ -10,7 +10,7 @@ from statprune.checkpoint.finished import finished
 from statprune.checkpoint.offload import Lent
 from statprune.checkpoint.unfinished import Unfinished, check_unfinished, folder_for
 from statprune.identity import identity_of
-from statprune.limits import spills
+from statprune.limits import fitting
 from statprune.preparation import Prepared
 from statprune.recipe import Recipe
 
@@ -42,7 +42,9 @@ def begun(shelf: Unfinished, prepared: Prepared, recipe: Recipe, limit: int | No
         InputError: the run does not fit into the limit.
     """
     shelf.lender = prepared.opened.lender
-    shelf.spills = shelf.lends and spills(prepared, recipe, limit)
+    if shelf.lender is not None:
+        found = fitting(prepared, recipe, limit)
+        shelf.spills, shelf.lender.ahead = found.spills, found.ahead
     shelf.begin(identity_of(prepared, recipe) | more)
     return replace(prepared, anatomy=replace(prepared.anatomy, shelf=shelf))
 
@@ -56,5 +58,7 @@ def lent(prepared: Prepared, recipe: Recipe, limit: int | None, scratch: Path | 
     lender = prepared.opened.lender
     if lender is None:
         return prepared
-    shelf = Lent(lender, scratch if spills(prepared, recipe, limit) else None)
+    found = fitting(prepared, recipe, limit)
+    lender.ahead = found.ahead
+    shelf = Lent(lender, scratch if found.spills else None)
     return replace(prepared, anatomy=replace(prepared.anatomy, shelf=shelf))

@@ -1,6 +1,7 @@
 """The memory that a run may take, and whether its hidden states must lie in files."""
 
 import re
+from dataclasses import dataclass
 
 from statprune.engine.memory import free_memory, in_words, needed
 from statprune.errors import InputError
@@ -26,8 +27,21 @@ def limit_of(given: str | int | None, *, offload: bool) -> int | None:
     return int(float(found[1]) * _UNITS[found[2].upper()])
 
 
-def spills(prepared: Prepared, recipe: Recipe, limit: int | None) -> bool:
-    """Whether hidden states must lie in files.
+@dataclass(frozen=True)
+class Fitting:
+    """How a run whose blocks stay on disk fits into memory.
+
+    Attributes:
+        spills: whether hidden states must lie in files.
+        ahead: whether there is room for a second block, which is read while one is worked on.
+    """
+
+    spills: bool
+    ahead: bool
+
+
+def fitting(prepared: Prepared, recipe: Recipe, limit: int | None) -> Fitting:
+    """How the run fits into `limit`; without one, into half of what is free, shared with processes here.
 
     Raises:
         InputError: even so the run would take more than `limit`; says what for.
@@ -38,7 +52,9 @@ def spills(prepared: Prepared, recipe: Recipe, limit: int | None) -> bool:
             f"max_memory is {in_words(limit)}, and this run needs {in_words(memory.least)} with its hidden "
             f"states in files ({memory.told()}). Give more{_thriftier(recipe)}."
         )
-    return memory.most > (free_memory() // (2 * prepared.anatomy.ranks.here) if limit is None else limit)
+    room = free_memory() // (2 * prepared.anatomy.ranks.here) if limit is None else limit
+    spills = memory.most > room
+    return Fitting(spills, ahead=(memory.least if spills else memory.most) + memory.block <= room)
 
 
 def _thriftier(recipe: Recipe) -> str:

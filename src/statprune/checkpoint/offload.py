@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from statprune.anatomy.lookup import Anatomy, anatomy_of
 from statprune.anatomy.shelf import InMemory, Room
 from statprune.anatomy.spilled import Spilled
-from statprune.checkpoint.read_ahead import ReadAhead
+from statprune.checkpoint.read_ahead import ReadAhead, Reading
 from statprune.errors import InputError
 
 
@@ -40,15 +40,22 @@ def names_of_blocks(model: PreTrainedModel, anatomy: Anatomy) -> list[str]:
 
 
 class Lender:
-    """Lends the weights of blocks, one block at a time."""
+    """Lends the weights of blocks, one block at a time.
+
+    Attributes:
+        ahead: whether the next block is read while one is lent, which takes room for a second one; else the
+            system alone is asked to.
+    """
 
     def __init__(self, model: PreTrainedModel, weights: Mapping[str, Tensor], device: torch.device) -> None:
         anatomy = anatomy_of(model)
         self._blocks = anatomy.blocks
         self._prefixes = [f"{name}." for name in names_of_blocks(model, anatomy)]
         self._weights, self._device = weights, device
-        self._ahead = ReadAhead(weights)
+        self._asking = ReadAhead(weights)
         self._taken: set[int] = set()
+        self.ahead = False
+        self._next: tuple[int, Reading] | None = None
 
     @contextmanager
     def taken(self, index: int, instead: Mapping[str, Tensor] | None = None) -> Iterator[None]:
@@ -56,22 +63,55 @@ class Lender:
         if index in self._taken:  # by whoever is around
             yield
             return
-        block, prefix = self._blocks[index], self._prefixes[index]
-        for name, _ in list(block.named_parameters()):
-            # A copy: what the library hands out is a view of the file, which is closed again.
-            value = self._weights[prefix + name] if instead is None else instead[name]
-            _put(block, name, value.to(self._device, copy=True))
+        block = self._blocks[index]
+        self._fill(index, instead)
         self._taken.add(index)
-        if instead is None and index + 1 < len(self._blocks):
-            later = self._blocks[index + 1].named_parameters()
-            self._ahead.ask(f"{self._prefixes[index + 1]}{name}" for name, _ in later)
         try:
+            if instead is None and index + 1 < len(self._blocks):
+                self._begin(index + 1)
             yield
+        except BaseException:
+            self._forget()
+            raise
         finally:
             self._taken.remove(index)
             for name, parameter in list(block.named_parameters()):
                 _put(block, name, torch.empty_like(parameter, device="meta"))
             _trim()
+
+    def _fill(self, index: int, instead: Mapping[str, Tensor] | None) -> None:
+        found = self._read_before(index) if instead is None else instead
+        for name in self._names(index):
+            _put(self._blocks[index], name, found[name].to(self._device, copy=instead is not None))
+
+    def _names(self, index: int) -> list[str]:
+        return [name for name, _ in self._blocks[index].named_parameters()]
+
+    def _read(self, index: int) -> dict[str, Tensor]:
+        # Copies: what the library hands out are views of files, which are closed again.
+        prefix = self._prefixes[index]
+        return {name: self._weights[prefix + name].clone() for name in self._names(index)}
+
+    def _begin(self, index: int) -> None:
+        """Have block `index` read while another one is lent."""
+        if self.ahead:
+            self._next = (index, Reading(lambda: self._read(index)))
+        else:
+            self._asking.ask(f"{self._prefixes[index]}{name}" for name in self._names(index))
+
+    def _read_before(self, index: int) -> dict[str, Tensor]:
+        """The weights of block `index`: those that were read meanwhile, or now."""
+        if self._next is None or self._next[0] != index:
+            self._forget()
+            return self._read(index)
+        (_, reading), self._next = self._next, None
+        return reading.result()
+
+    def _forget(self) -> None:
+        """Wait until nothing is being read any more, and drop what was."""
+        if self._next is not None:
+            (_, reading), self._next = self._next, None
+            reading.wait()
 
 
 class Lent(InMemory):

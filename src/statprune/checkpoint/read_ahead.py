@@ -1,15 +1,19 @@
-"""Ask the system to read what will be needed next while the present block is worked on.
+"""What will be needed next is read while the present block is worked on.
 
-The pages go to the system's cache, which gives them up where memory is short; this process takes none for
-them. Nothing depends on it: where there is no such call, or the file is gone, nothing happens.
+By a thread, into memory, where there is room for a second block. Else the system is asked to: the pages go to
+its cache, which gives them up where memory is short, and this process takes none for them. Nothing depends on
+that: where there is no such call, or the file is gone, nothing happens.
 """
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 _LENGTH = 8  # bytes that say how long the header of a safetensors file is
 
@@ -24,6 +28,37 @@ def ask_for(path: Path, start: int = 0, length: int = 0) -> None:
             os.posix_fadvise(handle, start, length, os.POSIX_FADV_WILLNEED)
         finally:
             os.close(handle)
+
+
+class Reading:
+    """Tensors that a thread reads, which ends when it has.
+
+    Args:
+        read: reads them.
+    """
+
+    def __init__(self, read: Callable[[], dict[str, Tensor]]) -> None:
+        self._found: dict[str, Tensor] = {}
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(read,), name="statprune reads ahead")
+        self._thread.start()
+
+    def result(self) -> dict[str, Tensor]:
+        """What was read, as soon as it is; whatever the reading raised is raised here."""
+        self.wait()
+        if self._error is not None:
+            raise self._error
+        return self._found
+
+    def wait(self) -> None:
+        """Return when the thread has ended."""
+        self._thread.join()
+
+    def _run(self, read: Callable[[], dict[str, Tensor]]) -> None:
+        try:
+            self._found = read()
+        except BaseException as error:  # for whoever waits
+            self._error = error
 
 
 class ReadAhead:
