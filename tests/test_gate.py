@@ -116,15 +116,13 @@ def test_a_perplexity_may_rise_by_per_cent() -> None:
 def test_where_no_share_passes_the_model_is_put_back_and_nothing_is_written(tmp_path: Path) -> None:
     model = classifier()
     rows = labelled_by(model)
-    half = [{**row, "label": 1 - row["label"]} if n % 2 else row for n, row in enumerate(rows)]
     before = {name: value.clone() for name, value in model.state_dict().items()}
     kind = type(model)
     told = (
-        r"accuracy of glue/sst2 may fall by 0 points, from 100\.0000, .* tried: .*0\.3 \(.*drop .*larger drop"
+        r"may fall by 0 points, from 100\.0000, .* tried: 0\.\d+ \(.*drop .* max_trials 1 left .* larger drop"
     )
     with pytest.raises(BudgetError, match=told):
         smallest(model, rows, 0.0, method="stat", widths="uniform", max_trials=1, out=tmp_path / "out")
-    assert half != rows
     assert type(model) is kind
     assert {name: value.shape for name, value in model.state_dict().items()} == {
         name: value.shape for name, value in before.items()
