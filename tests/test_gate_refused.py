@@ -1,4 +1,4 @@
-"""What a gate cannot use is refused in one line, before any pass; another gate's state is not gone on with."""
+"""What a gate cannot use is refused in one line, before any pass; no other gate's state is gone on with."""
 
 import json
 import math
