@@ -93,7 +93,7 @@ class Trials:
         bracket = Bracket.around(shares)
         outcomes: dict[tuple[int, ...], bool] = {}
         while bracket.open and len(self.trials) < most:
-            position = bracket.next(self._guess(shares))
+            position = bracket.next(self._guess(shares, most))
             plan, more = self._plan(shares[position]), min(bracket.most(), most - len(self.trials)) - 1
             widths = None if plan is None else tuple(plan.widths.values())
             passes = outcomes.get(widths) if widths is not None else None
@@ -238,11 +238,14 @@ class Trials:
         except BudgetError:
             return None
 
-    def _guess(self, shares: list[float]) -> float | None:
+    def _guess(self, shares: list[float], most: int) -> float | None:
         """The smallest share whose predicted damage goes with a drop within the limit.
 
-        For the second trial the first says how drop and damage go together here; then None.
+        For the second trial the first says how drop and damage go together here; then None. A last trial
+        goes to the largest share where none has passed.
         """
+        if len(self.trials) == most - 1 > 0 and not any(trial.passes for trial in self.trials):
+            return shares[-1]
         if self.recipe.method == "stat" or len(self.trials) > 1:
             return None
         allowed = self.limit.harm(self.limit.max_drop)

@@ -48,11 +48,11 @@ def test_the_table_and_the_record_agree(command: Command, files: dict[str, Path]
 def test_json_holds_the_gate(command: Command, files: dict[str, Path], tmp_path: Path) -> None:
     ended = command(
         *arguments(
-            files, tmp_path / "out", "--max-drop", 5, "--max-trials", 1, "--max-examples", 50, "--json"
+            files, tmp_path / "out", "--max-drop", 5, "--max-trials", 2, "--max-examples", 50, "--json"
         )
     )
     printed = one_object(ended.out)
-    assert len(printed["gate"]["trials"]) == 1
+    assert len(printed["gate"]["trials"]) == 2
     assert printed["gate"] == one_object((tmp_path / "out" / "statprune.json").read_text())["gate"]
     assert printed["out"] == str(tmp_path / "out")
 
