@@ -40,11 +40,12 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--calibration", default=decoders.CALIBRATION, metavar="SOURCE", help="of decoders")
     parser.add_argument("--without", type=Path, metavar="FILE", help="as benchmarks.paper.decoders takes it")
     parser.add_argument("--train", action="append", metavar="TASK=SOURCE", help="of encoders")
+    parser.add_argument("--note", default="", help="what else the machine did; stands beside the times")
     asked = parser.parse_args(given)
     rows = Rows(asked.out / "seconds.jsonl", asked_minutes(asked))
     try:
         for case in [] if asked.report else asked_cases(parser, cases, asked):
-            _fill(rows, case, asked.method, asked.keep, asked.seed)
+            _fill(rows, case, asked)
     except OutOfTimeError:
         print(f"{rows.minutes:g} minutes are over; call again for what is left.", flush=True)
     write_page(asked.out / "seconds.md", rows.all(), rows.failures)
@@ -62,15 +63,13 @@ def cases(asked: argparse.Namespace) -> list[Case]:
     return made + (decoders.cases(of_texts) if causal else [])
 
 
-def _fill(
-    rows: Rows, case: Case, methods: Sequence[str], keeps: Sequence[float], seeds: Sequence[int]
-) -> None:
+def _fill(rows: Rows, case: Case, asked: argparse.Namespace) -> None:
     """What is missing of one case."""
     wanted = [
         (seed, keep, method)
-        for seed in seeds
-        for keep in keeps
-        for method in methods
+        for seed in asked.seed
+        for keep in asked.keep
+        for method in asked.method
         if rows.lacks(case.identity(case.tests[0], method, keep, seed))
     ]
     try:
@@ -81,7 +80,7 @@ def _fill(
                 made = narrowed(case, method, keep, seed, Path(folder))
             whole = made.seconds.get("measure", 0.0) + made.seconds["compress"]
             facts = {"plain": plain, "tokens": tokens, "seconds": made.seconds, "share": made.share}
-            where = {"threads": torch.get_num_threads(), "machine": machine(made.model)}
+            where = {"threads": torch.get_num_threads(), "machine": machine(made.model), "note": asked.note}
             identity = case.identity(case.tests[0], method, keep, seed)
             rows.add(identity | {"score": whole} | facts | where)
     except InputError as error:
@@ -133,10 +132,13 @@ def write_page(path: Path, rows: Sequence[Row], failures: Sequence[str]) -> None
             [
                 *(row["model"], row["method"], f"{row['keep']:g} of {row['of']}", f"{row['tokens']:,}"),
                 *(f"{row['plain']:.1f} s", f"{row['score']:.1f} s", f"{row['score'] / row['plain']:.1f}"),
-                *(stages, f"{row['machine']}, {row['threads']} threads"),
+                *(
+                    stages,
+                    ", ".join(filter(None, (row["machine"], f"threads {row['threads']}", row["note"]))),
+                ),
             ]
         )
-    for name, like in (("google-bert BERT-base", "BERT"), ("Llama-2-7B", "7B")):
+    for name, like in (("BERT-base", "BERT"), ("Llama-2-7B", "7B")):
         for one in figures("seconds"):
             if one["model"] == like:
                 told.append([name, one["who"], "", "", "", one["told"], "", "", one["source"]])
