@@ -10,6 +10,7 @@ import torch
 import statprune
 from statprune import measurement as measurements
 from statprune.anatomy.lookup import anatomy_of
+from statprune.budget.allocate import Budget
 from statprune.errors import BudgetError, InputError, OutputError, PlanError
 from tests.saved import save_tiny, sentences
 from tests.test_pipeline import same_weights
@@ -75,9 +76,15 @@ def test_restrictions_hold_to_the_end(folder: Path) -> None:
 
 
 def test_latency_is_a_budget(folder: Path) -> None:
-    made = statprune.compress(measured=folder / "measured", keep=0.8, of="latency", multiple=4)
     found = measurements.read(folder / "measured", anatomy_of(tiny_model("llama")))
-    assert found.latency.of_plan(made.plan, found.sites) <= 0.8 * found.latency.dense(found.sites) + 1e-12
+    dense = found.latency.dense(found.sites)
+    budget = Budget(1.0, found.price("latency"), multiple=4)
+    # Tiny products take about as long as smaller ones: what can be reached depends on the machine's mood.
+    least = found.latency.of_plan(budget.least(found.sites), found.sites) / dense
+    assert least < 1
+    keep = (least + 1) / 2
+    made = statprune.compress(measured=folder / "measured", keep=keep, of="latency", multiple=4)
+    assert found.latency.of_plan(made.plan, found.sites) <= keep * dense + 1e-12
 
 
 def test_answers_need_the_config_alone(folder: Path, tmp_path: Path) -> None:
