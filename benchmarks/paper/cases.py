@@ -155,11 +155,12 @@ def measured(case: Case, seed: int, folder: Path) -> tuple[Path, float]:
 
 @dataclass(frozen=True)
 class Made:
-    """A narrowed model, the share that it keeps, its calibration, and seconds by stage."""
+    """A narrowed model, the share that it keeps, units by site, its calibration, and seconds by stage."""
 
     model: Any
     tokenizer: Any
     share: float
+    widths: dict[str, int]
     calibration: dict[str, Any]
     seconds: dict[str, float]
 
@@ -177,7 +178,7 @@ def narrowed(case: Case, method: str, keep: float, seed: int, folder: Path) -> M
     Raises:
         InputError: the model or the data cannot be used, or the share cannot be reached.
     """
-    engine, widths = METHODS[method]
+    engine, rule = METHODS[method]
     seconds: dict[str, float] = {}
     given: dict[str, Any]
     if engine == "refit":
@@ -189,9 +190,10 @@ def narrowed(case: Case, method: str, keep: float, seed: int, folder: Path) -> M
         given = {"data": case.calibration(), "method": "stat", **case.options(seed)}
     opened, started = case.open(), perf_counter()
     made = statprune.compress(
-        opened.model, tokenizer=opened.tokenizer, keep=keep, of=case.of, widths=widths, **given
+        opened.model, tokenizer=opened.tokenizer, keep=keep, of=case.of, widths=rule, **given
     )
     seconds |= {"compress": perf_counter() - started}
     seconds |= {f"of which {stage}": took for stage, took in made.trace.seconds.items()}
     share = made.record["cost"][case.of]["share"]
-    return Made(made.model, opened.tokenizer, share, made.record["data"], seconds)
+    widths = dict(made.plan.widths)
+    return Made(made.model, opened.tokenizer, share, widths, made.record["data"], seconds)

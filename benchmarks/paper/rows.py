@@ -167,7 +167,8 @@ def _fill_cell(
 ) -> None:
     """One narrowed model, which is let go before the next is opened."""
     made = narrowed(case, *cell, seed, rows.path.parent / "measured")
-    facts = {"share": made.share, "seconds": made.seconds, "calibrated": made.calibration}
+    facts = {"share": made.share, "seconds": made.seconds, "widths": made.widths}
+    facts |= {"calibrated": made.calibration}
     for test, prepared in tests.items():
         rows.add(_judged(case.identity(test, *cell, seed), prepared, made.model) | facts)
 

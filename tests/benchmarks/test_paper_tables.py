@@ -87,7 +87,7 @@ def test_encoders_score_as_the_library_does_and_the_page_shows_it(here: Path, tm
         row = found[method, 0.6, 1]
         assert row["metrics"] == score(narrow.model, tokenizer, **judge).metrics
         assert row["share"] == narrow.record["cost"]["macs"]["share"] <= 0.6
-        assert row["calibrated"]["tokens"] == narrow.record["data"]["tokens"]
+        assert row["widths"] == dict(narrow.plan.widths)
     shown = next(line for line in table_of(tmp_path / "encoders.md") if "mrpc" in line and "| ours |" in line)
     expected = cell([found["ours", 0.6, seed]["score"] for seed in (0, 1, 2)])
     assert shown.split(" | ")[1:4] == [
