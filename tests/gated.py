@@ -20,7 +20,7 @@ def classifier(family: str = "bert", **config: Any) -> Any:
 
 @torch.no_grad()
 def labelled_by(model: Any, count: int = 200) -> list[dict[str, Any]]:
-    """Rows of glue/sst2: about half of them in each class, by a shift of the model's bias where it has one."""
+    """Rows of glue/sst2: about half of them in each class, by a shift of the model's bias, if it has one."""
     tokenizer = letter_tokenizer("encoder" if "bert" in model.config.model_type else "decoder")
     lines = sentences(count, seed=5)
     logits = [model(input_ids=torch.tensor([tokenizer(line)["input_ids"]])).logits[0] for line in lines]
