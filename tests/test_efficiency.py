@@ -107,6 +107,14 @@ def test_the_fastest_rounding_is_named_if_it_gains(penalty: dict[int, float], be
     assert found.to_json()["best"] == best
 
 
+def test_of_a_folder_the_files_count_that_it_is_opened_from(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "bert", "bert")
+    whole = tmp_path / "bert" / "model.safetensors"
+    (tmp_path / "bert" / "consolidated.safetensors").write_bytes(whole.read_bytes())
+    found = statprune.benchmark(tmp_path / "bert", seq_len=4, repeats=1)
+    assert found.pruned.file_bytes == whole.stat().st_size
+
+
 def test_a_gain_below_the_clocks_noise_is_none() -> None:
     assert Roundings(1.01, {8: 1.0}).best is None
     assert Roundings(1.03, {8: 1.0}).best == 8

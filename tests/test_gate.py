@@ -131,6 +131,27 @@ def test_where_no_share_passes_the_model_is_put_back_and_nothing_is_written(tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_where_the_folder_cannot_be_written_the_model_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = classifier()
+    rows = labelled_by(model, 40)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def full(*_: Any, **__: Any) -> None:
+        assert any(value.shape != before[name].shape for name, value in model.state_dict().items())
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("statprune.pipeline.save", full)
+    with pytest.raises(OSError, match="no space left"):
+        smallest(model, rows, 60.0, out=tmp_path / "out")
+    after = model.state_dict()
+    assert {name: value.shape for name, value in after.items()} == {
+        name: value.shape for name, value in before.items()
+    }
+    assert all(torch.equal(value, before[name]) for name, value in after.items())
+
+
 def test_trials_and_questions_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     own = scoring.Prepared.score

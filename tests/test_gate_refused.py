@@ -56,13 +56,23 @@ def test_what_cannot_be_used_is_refused_before_any_pass(
         refused(progress=progress, **changed)
 
 
-def test_what_is_calibrated_on_is_not_what_is_validated_on(tmp_path: Path) -> None:
+def test_what_is_calibrated_on_is_not_what_is_validated_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = labelled_by(classifier(), 40)
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "rows.jsonl").write_text(path.read_text())
+    (tmp_path / "both").mkdir()
+    for name in ("train.jsonl", "validation.jsonl"):
+        (tmp_path / "both" / name).write_text(path.read_text())
+    monkeypatch.chdir(tmp_path)
     for data, task_data in (
+        ("other/rows.jsonl", "./other/rows.jsonl"),
+        ("other/rows.jsonl", str(tmp_path / "other" / "rows.jsonl")),
+        ("other", "other/rows.jsonl"),
+        (tmp_path / "both", "both/train.jsonl"),
         (rows, rows),
         (path, path),
         (str(path), tmp_path / "other" / ".." / "rows.jsonl"),

@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy, anatomy_of
 from statprune.budget.cost import Cost, macs_of_pass
-from statprune.checkpoint.weight_files import one_line
+from statprune.checkpoint.sentence_folder import place_of_transformer
+from statprune.checkpoint.weight_files import one_line, weight_files
 from statprune.efficiency_table import TIMINGS, Benchmark, Efficiency
 from statprune.errors import DataError, InputError
 from statprune.evaluation.devices import evaluating, place_of, takes, text_config
@@ -226,7 +227,7 @@ def _efficiency(
 
 
 def _file_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+    return sum(path.stat().st_size for path in weight_files(folder / place_of_transformer(folder)))
 
 
 def _cache_bytes(model: Any) -> int | None:

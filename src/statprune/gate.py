@@ -127,13 +127,13 @@ def smallest(  # noqa: PLR0913 - all but one are named
         run.seconds["prepare"] = perf_counter() - started
         try:
             result = _result(run, max_trials, notes)
+            if out is None or shelf is None:
+                return result
+            narrowed = replace(anatomy_of(opened.model), shelf=shelf)
+            return cast(Gated, saved(result, prepared, narrowed, Path(out), shelf.folder, progress))
         except BaseException:
             run.dense_again()
             raise
-        if out is None or shelf is None:
-            return result
-        narrowed = replace(anatomy_of(opened.model), shelf=shelf)
-        return cast(Gated, saved(result, prepared, narrowed, Path(out), shelf.folder, progress))
 
 
 def _recipe(options: Mapping[str, Any], max_trials: int) -> Recipe:

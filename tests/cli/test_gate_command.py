@@ -103,6 +103,17 @@ def test_a_gate_without_a_task_is_refused(command: Command, files: dict[str, Pat
     assert "--max-drop is 1, but no --task says of what" in ended.err
 
 
+def test_without_a_folder_nothing_is_advised_that_a_gate_refuses(
+    command: Command, files: dict[str, Path]
+) -> None:
+    ended = command(
+        *("compress", files["model"], "--data", files["train.jsonl"], "--max-drop", 1, "--task", "glue/sst2")
+    )
+    assert ended.code == 2
+    assert "give --out DIR" in ended.err
+    assert "--dry-run" not in ended.err
+
+
 def test_several_processes_are_refused(
     command: Command, files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

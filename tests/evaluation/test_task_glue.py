@@ -79,11 +79,12 @@ def test_padding_changes_nothing(family: str, batch_tokens: int) -> None:
     )
 
 
-def test_a_decoder_without_padding_token_reads_one_at_a_time() -> None:
+@pytest.mark.parametrize("none", [None, -1])
+def test_a_decoder_without_padding_token_reads_one_at_a_time(none: int | None) -> None:
     rows, tokenizer = labelled(task_named("glue/sst2")), letter_tokenizer()
     model = classifier("gpt2")
     expected = score(model, tokenizer, "glue/sst2", rows)
-    model.config.pad_token_id = None
+    model.config.pad_token_id = none
     assert score(model, tokenizer, "glue/sst2", rows).metrics == expected.metrics
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 
 import statprune
 from statprune.errors import DataError, InputError, ModelError, NonFiniteError
@@ -55,6 +56,16 @@ DATA: dict[str, tuple[str, Any, tuple[str, ...]]] = {
         [{"sentence1": "a", "sentence2": "b", "label": "much"}],
         ("record 1: label 'much' is not a number",),
     ),
+    "withheld scores": (
+        "glue/stsb",
+        [{"sentence1": "a", "sentence2": "b", "label": -1.0}] * 2,
+        ("none of 2 records has a label in column 'label'", "validation"),
+    ),
+    "answers as CSV writes them": (
+        "squad",
+        [{"question": "a", "context": "b", "answers": "{'text': array(['b']), 'answer_start': array([0])}"}],
+        ("record 1: column 'answers' holds", "take JSON lines or Parquet"),
+    ),
     "null text": (
         "glue/sst2",
         [{"sentence": "a", "label": 0}, {"sentence": None, "label": 0}],
@@ -84,6 +95,14 @@ def test_data_that_does_not_fit(name: str, tokenizer: Any) -> None:
         prepare(task, data, tokenizer, 48)
     for part in says:
         assert part in str(refused.value)
+
+
+def test_a_text_without_tokens_is_refused() -> None:
+    bare = letter_tokenizer()
+    bare.backend_tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
+    data = [{"sentence": "a", "label": 0}, {"sentence": "", "label": 0}]
+    with pytest.raises(DataError, match="memory, record 2: no token in"):
+        prepare("glue/sst2", data, bare, 48)
 
 
 def test_files_that_do_not_fit(tokenizer: Any, tmp_path: Path) -> None:

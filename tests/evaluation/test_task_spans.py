@@ -164,3 +164,10 @@ def test_what_is_missing_among_the_questions_is_said(model: Any, tokenizer: Any)
     found = score(model, tokenizer, "squad_v2", asked(3), seq_len=SEQ_LEN)
     assert "every question has an answer among these 3" in found.notes[0]
     assert "NoAns_f1" not in found.metrics
+
+
+def test_an_empty_answer_is_none(model: Any, tokenizer: Any) -> None:
+    rows = [{"question": "a", "context": "b c d", "answers": answer} for answer in ("c", "")]
+    prepared = prepare("squad_v2", rows, tokenizer, SEQ_LEN)
+    assert prepared.protocol["without answer"] == 1
+    assert {"HasAns_f1", "NoAns_f1"} <= set(prepared.score(model).metrics)

@@ -123,7 +123,8 @@ def compress_command(
         }
     )
     if out is None and not dry_run:
-        raise OutputError("no output folder; give --out DIR, or --dry-run to see the plan only.")
+        instead = ", or --dry-run to see the plan only" if asked is None else ""
+        raise OutputError(f"no output folder; give --out DIR{instead}.")
     said = given(
         method=method,
         samples=samples,

@@ -44,12 +44,12 @@ def outputs(
         NonFiniteError: An output is NaN or infinite.
     """
     device, _ = place_of(model)
-    own = text_config(model, "pad_token_id")
+    own = padding_of(model)
     found: list[Tensor] = [torch.empty(0)] * len(examples)
     done = 0
     with evaluating(model):
         for numbers in batches([len(each.ids) for each in examples], batch_tokens):
-            batch = padded([examples[number] for number in numbers], padding if own is None else int(own))
+            batch = padded([examples[number] for number in numbers], padding if own is None else own)
             given = {name: value.to(device) for name, value in batch.items() if takes(model, name)}
             for number, answer in zip(numbers, read(model(**given), numbers), strict=True):
                 found[number] = answer.cpu()
@@ -88,6 +88,12 @@ def padded(examples: Sequence[Example], padding: int) -> dict[str, Tensor]:
     if len(types) == len(examples):
         made["token_type_ids"] = [each + [0] * more for each, more in zip(types, rest, strict=True)]
     return {name: torch.tensor(values) for name, values in made.items()}
+
+
+def padding_of(model: nn.Module) -> int | None:
+    """The model's own token for padding; None where it has none, which some configs write as -1."""
+    own = text_config(model, "pad_token_id")
+    return None if own is None or own < 0 else int(own)
 
 
 def require_room(model: Any, examples: Sequence[Example]) -> None:

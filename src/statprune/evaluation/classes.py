@@ -11,8 +11,7 @@ from torch import Tensor
 
 from statprune.calibration.tokens import encode
 from statprune.errors import DataError
-from statprune.evaluation.batching import Example, Told, outputs, require_room
-from statprune.evaluation.devices import text_config
+from statprune.evaluation.batching import Example, Told, outputs, padding_of, require_room
 from statprune.evaluation.heads import require_head
 from statprune.evaluation.labels import counted, label_of, names_of, order_of
 from statprune.evaluation.tasks import Task
@@ -81,7 +80,7 @@ class Labelled:
         """The task's metrics, in points, and what the user should know about them."""
         order, _ = order_of(model, self.task)
         # Without a padding token of its own, a decoder's head does not know where a padded text ends.
-        alone = text_config(model, "pad_token_id") is None
+        alone = padding_of(model) is None
         found = torch.stack(
             outputs(
                 model,
@@ -109,7 +108,8 @@ def prepare_labelled(
     places = [f"{source}, record {row['#']}" for row in rows]
     labels = [label_of(row[task.label], task, place) for row, place in zip(rows, places, strict=True)]
     kept = [(row, label) for row, label in zip(rows, labels, strict=True) if label is not None]
-    if not kept:
+    # A score may be -1; where all are, they are withheld.
+    if all(task.kind == "score" and label == -1 for _, label in kept):
         raise DataError(
             f"{source}: none of {len(rows)} records has a label in column {task.label!r} (the tests of GLUE "
             f"withhold theirs); take a split with labels, such as {task.hub.partition('@')[2]}"
@@ -120,6 +120,11 @@ def prepare_labelled(
     inputs = [Example(ids, kind) for ids, kind in zip(made["input_ids"], types, strict=True)]
     truncated = 0
     for number, example in enumerate(inputs):
+        if not example.ids:
+            raise DataError(
+                f"{source}, record {kept[number][0]['#']}: no token in {texts[number]!r}, and this tokenizer "
+                f"adds none; drop the record"
+            )
         if len(example.ids) > seq_len:
             row = encode(texts[number] if len(task.columns) == 2 else texts[number][0], tokenizer, seq_len)
             inputs[number] = Example(row.ids, row.types)

@@ -153,12 +153,14 @@ def require_apart(
         validation: where that came from.
 
     Raises:
-        DataError: both are the same part of the same source.
+        DataError: both are the same part of the same source, or share a file.
     """
     keys = ("source", "kind", "config", "split", "files")
     alike = all(calibration.get(key) == validation.get(key) for key in keys)
-    if isinstance(data, str | Path) and isinstance(task_data, str | Path) and calibration["kind"] != "hub":
-        alike = alike and _place(data) == _place(task_data)
+    if isinstance(data, str | Path) and isinstance(task_data, str | Path):
+        if "hub" not in (calibration["kind"], validation["kind"]):
+            # Whatever they are called: one path can be written in many ways.
+            alike = not _files(data, calibration).isdisjoint(_files(task_data, validation))
     elif isinstance(task_data, str | Path) and alike and calibration["kind"] != "hub":
         name = validation["source"]
         return (
@@ -174,6 +176,14 @@ def require_apart(
             f"it, so its drop says little. Validate on another part of the data (task_data, --task-data)."
         )
     return ()
+
+
+def _files(given: str | Path, found: Mapping[str, Any]) -> set[tuple[Path, str | None]]:
+    """The files of a local source; of a saved data set its folder, and the split that was read."""
+    place = _place(given)
+    if found["kind"] == "folder":
+        return {((place / name).resolve(), None) for name in found["files"]}
+    return {(place, found["split"])}
 
 
 def _place(given: str | Path) -> Path:

@@ -9,7 +9,7 @@ from statprune.evaluation.tasks import Task
 
 
 def label_of(cell: Any, task: Task, place: str) -> float | None:
-    """The number of a label, or the score; None where the label is withheld (null or -1).
+    """The number of a label, or the score; None where it is withheld: null, or of a class -1.
 
     Args:
         cell: A number, or of classes also the label's name.

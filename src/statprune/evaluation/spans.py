@@ -205,11 +205,13 @@ def prepare_asked(task: Task, rows: list[dict[str, Any]], tokenizer: Any, seq_le
 def _golds(cell: Any, task: Task, place: str) -> list[str]:
     texts = cell.get("text") if isinstance(cell, dict) else cell
     if isinstance(texts, str):
-        texts = [texts]
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        texts = [texts] if texts.strip() else []
+    # What a mapping becomes in CSV is no answer.
+    written = isinstance(cell, str) and cell.lstrip().startswith("{") and "answer_start" in cell
+    if written or not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise DataError(
             f"{place}: column {task.label!r} holds {str(cell)[:60]!r}; it must hold the right answers, as in "
-            f"{{'text': ['...'], 'answer_start': [0]}}"
+            f"{{'text': ['...'], 'answer_start': [0]}}, which CSV cannot; take JSON lines or Parquet"
         )
     if not texts and not task.no_answer:
         raise DataError(f"{place}: no answer in column {task.label!r}; such questions belong to squad_v2")
