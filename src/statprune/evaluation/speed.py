@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -184,18 +185,14 @@ def tokens_per_second(
         device, _ = place_of(model)
         inputs = {"input_ids": ids.to(device), "attention_mask": torch.ones_like(ids, device=device)}
         now = waiting(device)
-        runs[f"prefill {name}"] = _bound(prefill_seconds, model, inputs, model, now)
+        runs[f"prefill {name}"] = partial(prefill_seconds, model, inputs, model, now)
         if decode_tokens:
-            runs[f"decode {name}"] = _bound(decode_seconds, model, inputs, decode_tokens, now)
+            runs[f"decode {name}"] = partial(decode_seconds, model, inputs, decode_tokens, now)
     found = take_turns(runs, repeats)
     return {
         name: _speed(model, ids, found[f"prefill {name}"], found.get(f"decode {name}", ()), decode_tokens)
         for name, model in models.items()
     }
-
-
-def _bound(measure: Callable[..., float], *arguments: Any) -> Callable[[], float]:
-    return lambda: measure(*arguments)
 
 
 def _speed(
