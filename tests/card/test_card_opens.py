@@ -114,7 +114,12 @@ def test_a_card_names_llama_cpp_where_the_file_can_be_written(tmp_path: Path) ->
     assets = Path(statprune.__file__).parent / "assets"
     out = tmp_path / "out"
     statprune.compress(
-        assets / "stories260K", data=assets / "stories-calibration.jsonl", keep=0.8, samples=8, seq_len=64, out=out
+        assets / "stories260K",
+        data=assets / "stories-calibration.jsonl",
+        keep=0.8,
+        samples=8,
+        seq_len=64,
+        out=out,
     )
     text = (out / "README.md").read_text()
     assert "statprune export . --to gguf --out model.gguf" in text
@@ -155,5 +160,3 @@ def test_a_sentence_folder_keeps_the_text_of_its_card_behind_ours(made: dict[str
     assert "scores in it are not those of this model" in behind
     assert behind.endswith("A card.\n")
     assert ModelCard(text).data.tags[0] == "sentence-transformers"
-
-

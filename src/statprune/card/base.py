@@ -54,7 +54,7 @@ def base_of(name: str, source: Path | None, origin: str = "") -> Base:
     text = _text_of(source, repository)
     metadata, rest = _parted(text)
     kept = {key: metadata[key] for key in _INHERITED if _is_words(metadata.get(key))}
-    tags = metadata.get("tags")
+    tags: Any = metadata.get("tags")
     if _is_words(tags):
         own = [tags] if isinstance(tags, str) else tags
         kept["tags"] = [tag for tag in own if tag.lower() not in _FORMATS]

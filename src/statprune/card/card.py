@@ -58,15 +58,15 @@ def card_of(record: Mapping[str, Any], base: Base, opening: Opening, tokenizer: 
         f"after training: no fine-tuning, no gradients.\n\n"
     )
     text += "\n\n".join(f"## {title}\n\n{content}" for title, content in sections.items() if content)
-    return ModelCard(f"---\n{_metadata(base, opening).to_yaml()}\n---\n\n{text}\n").content
+    return str(ModelCard(f"---\n{_metadata(base, opening).to_yaml()}\n---\n\n{text}\n"))
 
 
 LIMITS = """\
 - The model was not fine-tuned after pruning; what it has lost can in part be won back by training.
-- Nothing besides what stands under Results was measured: no other task, no other language, and neither safety nor \
-bias, which may differ from the base model's.
-- What the base model's card says of limits, and of intended use, holds here too; scores that it names are those \
-of the dense model."""
+- Nothing besides what stands under Results was measured: no other task, no other language, and neither \
+safety nor bias, which may differ from the base model's.
+- What the base model's card says of limits, and of intended use, holds here too; scores that it names are \
+those of the dense model."""
 
 
 def _metadata(base: Base, opening: Opening) -> ModelCardData:
@@ -96,8 +96,8 @@ def _reproduce(record: Mapping[str, Any]) -> str:
     if (record["data"].get("source") or {}).get("source", "memory") == "memory":
         more += " The data was given in memory."
     return (
-        f"{block(command_of(record), 'sh')}\n\nWith {told}. {code('statprune.json')} in this folder holds the "
-        f"whole protocol: options, data, plan, and what was done at each site.{more}"
+        f"{block(command_of(record), 'sh')}\n\nWith {told}. {code('statprune.json')} in this folder holds "
+        f"the whole protocol: options, data, plan, and what was done at each site.{more}"
     )
 
 

@@ -99,7 +99,9 @@ def _block(opening: Opening, *, importing: bool = False, trusting: bool = False)
     names = sorted({name, *companions.values()})
     opened = [f"model = {name}.from_pretrained(folder{more})"]
     opened += [f"{what} = {kind}.from_pretrained(folder)" for what, kind in companions.items()]
-    return block("\n".join([*lines, f"from transformers import {', '.join(names)}", "", FOLDER, *opened]), "python")
+    return block(
+        "\n".join([*lines, f"from transformers import {', '.join(names)}", "", FOLDER, *opened]), "python"
+    )
 
 
 def _companions(folder: Path) -> dict[str, str]:

@@ -66,7 +66,9 @@ def _uneven(parts: Mapping[str, Mapping[int, tuple[int, int]]]) -> str:
 
 
 def _cell(widths: tuple[int, int] | None) -> str:
-    return "" if widths is None else f"{widths[0]} -> {widths[1]}" if widths[0] != widths[1] else str(widths[0])
+    return (
+        "" if widths is None else f"{widths[0]} -> {widths[1]}" if widths[0] != widths[1] else str(widths[0])
+    )
 
 
 def _range(indices: list[int]) -> str:
@@ -83,7 +85,7 @@ def _sizes(record: Mapping[str, Any]) -> str:
     rows = [
         [name, f"{sizes['dense']:,.0f}", f"{sizes['kept']:,.0f}", f"{sizes['kept'] / sizes['dense']:.1%}"]
         for name, sizes in named.items()
-        if sizes and sizes["dense"]
+        if sizes and sizes["dense"] and sizes["kept"] is not None
     ]
     return table(["", "dense", "kept", "share"], rows)
 

@@ -39,14 +39,17 @@ def renew(folder: Path) -> str | None:
         return f"{path} was left alone: it cannot be read ({error})."
     marked = Marked.of(text)
     if marked is None:
-        return f"{path} was left alone: the two lines of ours, between which results stand, are not in it once each."
+        return f"{path} was left alone: our two lines, between which results stand, are not in it once each."
     line_break = "\r\n" if "\r\n" in text else "\n"
     renewed = marked.around(results_section(record, results), line_break)
     indexed = with_index(renewed, evaluations(numbers_of(results)), folder.resolve().name)
     if indexed is None:
         return f"{path} was left alone: its metadata, between the lines ---, cannot be read."
-    if indexed != text:
-        _replace(path, indexed)
+    try:
+        if indexed != text:
+            _replace(path, indexed)
+    except OSError as error:
+        return f"{path} was left alone: it cannot be written ({error.strerror})."
     return None
 
 

@@ -171,13 +171,21 @@ def _value(number: Number | None) -> str:
 
 
 def _protocol(number: Number) -> str:
-    data = {name: value for name, value in number.data.items() if name in ("kind", "config", "split", "records")}
+    data = {
+        name: value for name, value in number.data.items() if name in ("kind", "config", "split", "records")
+    }
     told = {**data, **number.protocol}
-    return "; ".join(f"{escaped(name)}: {escaped(_short(value))}" for name, value in told.items() if value is not None)
+    return "; ".join(
+        f"{escaped(name)}: {escaped(_short(value))}" for name, value in told.items() if value is not None
+    )
 
 
 def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = (
+        value
+        if isinstance(value, str) and value.strip()
+        else json.dumps(value, ensure_ascii=False, default=str)
+    )
     return text if len(text) <= 300 else f"{text[:297]}..."
 
 

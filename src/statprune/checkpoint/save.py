@@ -117,10 +117,7 @@ def save(  # noqa: PLR0913 - all but three are named
         _copy_legal(source, folder)
         text = json.dumps(record, indent=2, ensure_ascii=False)
         (folder / RECORD_FILE).write_text(f"{text}\n", encoding="utf-8")
-        if anatomy.shelf.lends:
-            agreement = verify_offloaded(folder, model, anatomy, verify_batch)
-        else:
-            agreement = verify(folder / place, model, encoding, verify_batch)
+        agreement = _compared(folder, place, model, anatomy, encoding, verify_batch)
         if modules is not None:
             verify_embeddings(folder, model)
         how = _how_to_load(out, encoding, modules is not None)
@@ -130,6 +127,19 @@ def save(  # noqa: PLR0913 - all but three are named
         if within is not None:
             note_finished(within, folder, saved.to_json())
     return saved
+
+
+def _compared(
+    folder: Path,
+    place: str,
+    model: PreTrainedModel,
+    anatomy: Anatomy,
+    encoding: Encoding,
+    batch: Mapping[str, Tensor] | None,
+) -> Agreement | None:
+    if anatomy.shelf.lends:
+        return verify_offloaded(folder, model, anatomy, batch)
+    return verify(folder / place, model, encoding, batch)
 
 
 def _comes_from(companion: Any, modules: Path | None, place: str) -> bool:

@@ -133,7 +133,8 @@ class Bars(Progress):
             return
         spent, left, now = self._reporter.time_left.state()
         share = 0.0 if left is None else spent / max(spent + left, 1e-9)
-        self.update(self._run, completed=share, count=f"{share:.0%}", left=time_left(left))
+        told_left = ", ".join(each for each in (time_spent(spent), time_left(left)) if each)
+        self.update(self._run, completed=share, count=f"{share:.0%}", left=told_left)
         if now is not None:
             name, done, blocks = now
             count = f"{done}/{blocks}"
@@ -160,6 +161,7 @@ class Lines:
         parts = (
             report.trial,
             f"{told(report.stage)}: {what} {report.done} of {report.blocks}",
+            time_spent(report.seconds),
             time_left(report.left),
             last_error(report),
             memory_told(report.memory),
@@ -232,13 +234,19 @@ def last_error(report: "Report") -> str:
 
 def time_left(seconds: float | None) -> str:
     """Time left, to two digits: it is no more certain than that."""
-    if seconds is None:
-        return ""
+    return "" if seconds is None else f"{duration(seconds)} left"
+
+
+def time_spent(seconds: float) -> str:
+    """Time since the run began."""
+    return f"{duration(seconds)} so far"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, to two digits."""
     if seconds < 100:
-        return f"{seconds:.0f} s left"
-    if seconds < 6000:
-        return f"{seconds / 60:.0f} min left"
-    return f"{seconds / 3600:.1f} h left"
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def memory_told(memory: "Memory") -> str:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -20,8 +20,9 @@ def quieten_libraries() -> None:
 
 
 def as_json(content: Any) -> None:
-    """Print `content` as JSON on stdout."""
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    """Print `content` as JSON on stdout, where nothing else is printed with --json (cli/json_alone.py)."""
+    write = getattr(sys.stdout, "result", sys.stdout.write)
+    write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def say(text: str = "") -> None:
@@ -47,6 +48,21 @@ def show_protocol(protocol: Mapping[str, Any]) -> None:
         else:
             told = str(value) if str(value).strip() else repr(value)
         say(f"  {name}: {told}")
+
+
+def span(values: Sequence[float], show: Callable[[float], str] = str) -> str:
+    """Least and most of several numbers, or the one that all of them are."""
+    least, most = show(min(values)), show(max(values))
+    return least if least == most else f"{least} to {most}"
+
+
+def size(number: float) -> str:
+    """Bytes, in the unit that fits."""
+    for unit in ("B", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.2f} GB"
 
 
 def count(number: float) -> str:
