@@ -10,7 +10,8 @@ from statprune.card.card import BEGIN, END
 from statprune.card.renew import renew
 from tests.card.records import harness, keep, perplexity, record, task
 
-CARD = f"---\nlicense: mit  # mine\ntags: [a, b]\n---\n\n# Mine\n\n{BEGIN}\nold\n{END}\n\nAlso mine, * as it is.\n"
+METADATA = "---\nlicense: mit  # mine\ntags: [a, b]\n---\n"
+CARD = f"{METADATA}\n# Mine\n\n{BEGIN}\nold\n{END}\n\nAlso mine, * as it is.\n"
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ def _place(node: yaml.MappingNode, metadata: str) -> tuple[int, int]:
 
 def _end(node: yaml.Node) -> int:
     """Where the last word of a node ends: the parser counts comments behind it as part of it."""
-    if isinstance(node, yaml.ScalarNode) or not node.value:
+    if isinstance(node, yaml.ScalarNode) or node.flow_style or not node.value:
         return int(node.end_mark.index)
     last = node.value[-1]
     return _end(last[1] if isinstance(last, tuple) else last)
