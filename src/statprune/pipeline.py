@@ -16,8 +16,8 @@ from statprune.anatomy.ranks import ALONE, Ranks
 from statprune.anatomy.shelf import State
 from statprune.budget.curves import drawn_of
 from statprune.budget.plan import Plan
-from statprune.card.base import base_of
 from statprune.card.card import write_card
+from statprune.card.dense_model import base_of
 from statprune.checkpoint.aside import check_output
 from statprune.checkpoint.record_file import read_record
 from statprune.checkpoint.save import SavedFolder, save

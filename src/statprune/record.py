@@ -9,7 +9,7 @@ import transformers
 from statprune.budget.cost import Cost
 from statprune.budget.plan import Plan
 from statprune.budget.size import size_of
-from statprune.card.base import base_of
+from statprune.card.dense_model import base_of
 from statprune.engine.trace import Trace
 from statprune.preparation import Prepared
 from statprune.recipe import Recipe

@@ -8,8 +8,8 @@ import pytest
 from huggingface_hub import ModelCard
 
 import statprune
-from statprune.card.base import base_of
 from statprune.card.card import BEGIN, END, card_of
+from statprune.card.dense_model import base_of
 from statprune.card.loading import Opening
 from statprune.card.markdown import block, code, escaped
 from statprune.card.removed import removed

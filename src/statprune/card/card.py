@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from statprune.card.base import CARD, Base
+from statprune.card.dense_model import CARD, Base
 from statprune.card.loading import Opening, how_to_load, other_programs
 from statprune.card.markdown import block, code, escaped
 from statprune.card.removed import calibration, damage, made_by, removed

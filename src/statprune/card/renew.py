@@ -8,8 +8,8 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
-from statprune.card.base import CARD
 from statprune.card.card import Marked, results_section
+from statprune.card.dense_model import CARD
 from statprune.card.scores import OURS, evaluations, numbers_of
 from statprune.checkpoint.aside import flush
 from statprune.checkpoint.record_file import read_record

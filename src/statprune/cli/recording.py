@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from statprune import results
-from statprune.card.base import CARD
+from statprune.card.dense_model import CARD
 from statprune.card.renew import renew
 from statprune.cli.show import say
 from statprune.errors import StatpruneWarning

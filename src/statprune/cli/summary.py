@@ -111,9 +111,9 @@ def _show_folder(result: "statprune.Result", folder: Any) -> None:
         else f"; outputs differ by {found.difference:.2g} where they reach {found.reach:.3g}"
     )
     say(f"saved and verified: {folder.path} (weights equal{differing})")
-    say(f"load: {folder.how_to_load}")
     if not folder.stock:
         say(f"not a stock folder: {folder.reason}")
+    say(f"load: {folder.how_to_load}")
     path = shlex.quote(str(folder.path))
     say(f"next: statprune evaluate {path} --data TEXT --record {path}")
     say(f"      statprune report {path}")
