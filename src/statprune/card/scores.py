@@ -91,7 +91,12 @@ def _number(
     protocol: Mapping[str, Any],
 ) -> Number:
     name, value = metric
-    return Number(recorded.of, task, _TASKS.get(kind, "text-generation"), data, name, float(value), protocol)
+    return Number(recorded.of, task, _TASKS.get(kind, "text-generation"), data, name, _float(value), protocol)
+
+
+def _float(value: Any) -> float:
+    """A number; JSON has none for NaN and infinities, and says null."""
+    return float("nan") if value is None else float(value)
 
 
 def _of_harness(recorded: Recorded) -> Iterator[Number]:
@@ -111,7 +116,7 @@ def _of_harness(recorded: Recorded) -> Iterator[Number]:
             "text-generation",
             data,
             metric,
-            float(score["value"]),
+            _float(score["value"]),
             {name: value for name, value in protocol.items() if value is not None},
             score["stderr"],
         )

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 from rich.console import Console
@@ -20,9 +21,22 @@ def quieten_libraries() -> None:
 
 
 def as_json(content: Any) -> None:
-    """Print `content` as JSON on stdout, where nothing else is printed with --json (cli/json_alone.py)."""
+    """Print `content` as JSON on stdout, where with --json nothing else is printed (cli/json_alone.py).
+
+    Numbers that JSON does not have, NaN and infinities, become null.
+    """
     write = getattr(sys.stdout, "result", sys.stdout.write)
-    write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write(json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if isfinite(content) else None
+    if isinstance(content, Mapping):
+        return {name: _finite(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return content
 
 
 def say(text: str = "") -> None:
