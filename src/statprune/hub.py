@@ -21,6 +21,8 @@ LEFT_OUT = (".*", "*.partial", "*.unfinished", "__pycache__", "*.pyc")
 _FAILURES: tuple[type[Exception], ...] = (cast(type[Exception], HfHubHTTPError.__mro__[1]), OSError)
 """What a request that fails raises: the library below huggingface_hub has changed."""
 
+_UPLOAD_FAILURES: tuple[type[Exception], ...] = (*_FAILURES, ValueError)
+
 _OWN = {".gitattributes"}
 """What the Hub itself puts into a new repository."""
 
@@ -206,7 +208,7 @@ def push(
             delete_patterns="*" if replace else None,
             parent_commit=target.commit,
         )
-    except (*_FAILURES, ValueError) as error:
+    except _UPLOAD_FAILURES as error:
         raise _failed(
             f"{folder} could not be pushed to {target.repo}", error, f"It is whole; go on with: {again}"
         ) from error
