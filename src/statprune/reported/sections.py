@@ -1,0 +1,251 @@
+"""What one run's page says, section by section."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from statprune.reported import charts, network
+from statprune.reported.drawing import Chart, Table
+from statprune.reported.facts import Pair, damage, quality, shares, sizes, speed
+from statprune.reported.reading import Left
+from statprune.reported.sites import Cut, cuts
+from statprune.reported.wording import at, count, number, percent, plain, size, told
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One number to be seen first."""
+
+    name: str
+    value: str
+    says: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page; every field but the first two may be empty.
+
+    Attributes:
+        name: its anchor.
+        title: its heading.
+        says: paragraphs.
+        commands: what to type, each with what it is for.
+        facts: names and values.
+        tables: seen.
+        charts: with their numbers folded.
+        folded: longer texts, each with its name.
+        listed: points of a list.
+    """
+
+    name: str
+    title: str
+    says: Sequence[str] = ()
+    commands: Sequence[tuple[str, str]] = ()
+    facts: Sequence[tuple[str, str]] = ()
+    tables: Sequence[Table] = ()
+    charts: Sequence[Chart] = ()
+    folded: Sequence[tuple[str, str]] = ()
+    listed: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page: title, what it is in a sentence or two, numbers to be seen first, and sections."""
+
+    title: str
+    says: Sequence[str]
+    tiles: Sequence[Tile]
+    sections: Sequence[Section]
+
+    @property
+    def charts(self) -> list[Chart]:
+        """All of them, in order."""
+        return [each for section in self.sections for each in section.charts]
+
+
+def run_page(left: Left) -> Page:
+    """The page of one run; to be called where `drawing.style` holds."""
+    record, found = left.record, cuts(left)
+    of_size, of_quality, of_speed = sizes(left), quality(left), speed(left)
+    made = [
+        _warnings(record),
+        _before_after(left, of_size, of_quality, of_speed),
+        _network(found),
+        curves_section(found, marked=True),
+        _damage(left, found),
+        _gate(record),
+        _cost(record),
+        _repeat(left),
+    ]
+    model = told(record.get("model") or "a model without a name")
+    kept = shares(left)
+    says = [
+        f"{model} ({told(record.get('model_type') or 'of unknown type')}), pruned after training by method "
+        f"{told(at(record, 'recipe', 'method') or 'unknown')}"
+        + (f". Of what can be pruned, {kept} are left." if kept else ".")
+    ]
+    return Page(
+        f"{left.label}: what was pruned, and what it cost",
+        says,
+        _tiles(left, of_size, of_quality, of_speed),
+        [each for each in made if each is not None],
+    )
+
+
+def _tiles(left: Left, of_size: Sequence[Pair], of_quality: Sequence[Pair], of_speed: Sequence[Pair]) -> list[Tile]:
+    by_unit = {pair.unit: pair for pair in reversed(of_size)}
+    tiles = []
+    for unit, name, show in (("parameters", "Parameters", count), ("bytes", "Weights on disk", size), ("MACs", "MACs a token", count)):
+        pair = by_unit.get(unit)
+        if pair is not None:
+            tiles.append(Tile(name, percent(pair.share), f"{show(pair.dense)} before, {show(pair.kept)} after ({pair.name})"))
+    whole = next((pair for pair in of_quality if pair.change), None)
+    if whole is not None:
+        tiles.append(Tile(whole.name.capitalize(), whole.change, f"{whole.show(whole.dense)} before, {whole.show(whole.kept)} after"))
+    pair = damage(left)
+    if pair.kept is not None:
+        tiles.append(Tile("Damage measured", plain(pair.kept), f"nats a choice; {plain(pair.dense)} predicted"))
+    fast = next((pair for pair in of_speed if pair.better > 0 and pair.share is not None), None)
+    if fast is not None:
+        tiles.append(Tile(f"Speed, {fast.name.partition(',')[0]}", f"{fast.share:.2f} x", f"{fast.show(fast.dense)} before, {fast.show(fast.kept)} after, tokens a second"))
+    return tiles
+
+
+def _warnings(record: Mapping[str, Any]) -> Section | None:
+    listed = [f"warning: {told(each)}" for each in _texts(at(record, "trace", "warnings"))]
+    listed += [f"note: {told(each)}" for each in _texts(record.get("notes"))]
+    listed += [f"note: {told(each)}" for each in _texts(at(record, "gate", "notes"))]
+    if not listed:
+        return Section("warnings", "Warnings and notes", says=["None was raised."])
+    return Section("warnings", "Warnings and notes", listed=listed)
+
+
+def _before_after(
+    left: Left, of_size: Sequence[Pair], of_quality: Sequence[Pair], of_speed: Sequence[Pair]
+) -> Section:
+    says, commands = [], []
+    folder, model = left.label, told(left.record.get("model"))
+    absent = [name for name in ("parameters", "bytes") if not isinstance(left.record.get(name), Mapping)]
+    if absent:
+        says.append(
+            f"The record does not hold {' and '.join(absent)} of the whole model: it was written by an earlier "
+            f"version."
+        )
+    if not of_quality:
+        says.append("Quality: no evaluation is recorded.")
+        commands.append(("an evaluation is added by", f"statprune evaluate {_quoted(folder)} --data SOURCE --record {_quoted(folder)}"))
+    elif all(pair.dense is None for pair in of_quality):
+        says.append("Quality: no evaluation of the dense model is recorded.")
+        commands.append(("it is added by", f"statprune evaluate {_quoted(model)} --data SOURCE --record {_quoted(folder)}"))
+    if not of_speed:
+        says.append("Speed: no benchmark is recorded.")
+        commands.append(("a benchmark is added by", f"statprune benchmark {_quoted(folder)} --against {_quoted(model)} --record {_quoted(folder)}"))
+    pairs = [*of_size, *of_quality, *of_speed]
+    rows = [pair.row for pair in pairs]
+    tables = [Table("Before and after", ["", "dense", "pruned", "change"], rows)] if rows else []
+    protocols = list(dict.fromkeys((pair.name, pair.protocol) for pair in pairs if pair.protocol))
+    drawn = charts.remaining([*of_size, *of_speed])
+    drawn += charts.beside("quality", "Quality, dense and pruned", of_quality)
+    drawn += charts.beside("speed", "Speed, dense and pruned", [pair for pair in of_speed if pair.better > 0])
+    folded = [("How each was counted or measured", "\n".join(f"{name}: {how}" for name, how in protocols))]
+    return Section("before-after", "Before and after", says, commands, (), tables, drawn, folded if protocols else ())
+
+
+def _network(found: Sequence[Cut]) -> Section:
+    listed = any(cut.kept is not None for cut in found)
+    says = [
+        "A row is a block, filled is kept. Up to 64 units are drawn each at its place; more as a bar, as long as "
+        "their share."
+    ]
+    if not listed:
+        says.append("The record does not say which units are kept, only how many.")
+    return Section("network", "The network, block by block", says, charts=network.picture(found))
+
+
+def curves_section(found: Sequence[Cut], *, marked: bool) -> Section:
+    """Error against width, site by site."""
+    drawn = network.curves(found)
+    title = "Error against width"
+    if not drawn:
+        return Section("curves", title, ["Curves are not recorded: the run took widths from a plan or method without them, or is of an earlier version."])
+    says = [
+        "Squared error of a site's output, over that of keeping nothing, if its best units are kept and the next "
+        "weights fitted again: 1 keeps nothing, and lower is better. All charts have the same axes."
+        + (" The marker is the width that was chosen." if marked else "")
+    ]
+    return Section("curves", title, says, charts=drawn)
+
+
+def _damage(left: Left, found: Sequence[Cut]) -> Section:
+    pair = damage(left)
+    drawn = charts.damage_chart(pair) + network.damage_by_block(found)
+    if not drawn:
+        return Section("damage", "Damage, predicted and measured", ["This method predicts and measures none."])
+    says = [
+        f"{pair.protocol[:1].upper()}{pair.protocol[1:]}. Predicted: the sum over sites, each cut alone and nothing "
+        f"made good. Measured: the pruned model, its consumers fitted."
+    ]
+    return Section("damage", "Damage, predicted and measured", says, charts=drawn)
+
+
+def _gate(record: Mapping[str, Any]) -> Section | None:
+    gate = record.get("gate")
+    if not isinstance(gate, Mapping):
+        return None
+    says = [
+        f"The smallest model whose {told(gate.get('metric'))} of {told(gate.get('task'))} falls by at most "
+        f"{told(gate.get('max_drop'))} {told(gate.get('unit'))} from {plain(number(gate.get('dense')))} was searched: "
+        f"{told(gate.get('examples'))} examples. Chosen: keep {told(gate.get('keep'))} of {told(gate.get('of'))}."
+    ]
+    untried = gate.get("untried")
+    if isinstance(untried, Sequence) and untried:
+        says.append(f"Not tried, and perhaps within: {told(untried)}.")
+    facts = [("validation", told(gate.get("protocol") or "not recorded"))]
+    return Section("gate", "Trials of the gate", says, facts=facts, charts=charts.gate_charts(gate))
+
+
+def _cost(record: Mapping[str, Any]) -> Section:
+    drawn = charts.stages(record.get("trace"))
+    says = []
+    if not any(each.name == "stages-seconds" for each in drawn):
+        says.append("Time is not recorded.")
+    if not any(each.name == "stages-memory" for each in drawn):
+        says.append("Memory is not recorded.")
+    return Section("cost", "Time and memory of the run", says, charts=drawn)
+
+
+def _repeat(left: Left) -> Section:
+    record = left.record
+    versions = {"statprune": record.get("statprune"), **_mapping(record.get("versions"))}
+    facts = [("versions", told(versions)), ("numbers are", told(record.get("dtype")))]
+    facts += [(name, told(record[name])) for name in ("fingerprint", "licence") if record.get(name)]
+    data = _mapping(record.get("data"))
+    facts += [(f"data: {name.replace('_', ' ')}", told(value)) for name, value in data.items() if value is not None]
+    plan = _mapping(record.get("plan"))
+    folded = [
+        ("The plan, as a file for --plan", json.dumps(plan, indent=1, ensure_ascii=False)),
+        ("The recipe, every option", json.dumps(record.get("recipe"), indent=1, ensure_ascii=False)),
+    ]
+    says = [f"The widths were chosen so: {told(plan['why'])}."] if plan.get("why") else []
+    return Section("repeat", "To repeat it", says, command(record), facts, folded=folded)
+
+
+def command(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The command line that repeats a run; none where the record is too old to tell."""
+    return []
+
+
+def _quoted(text: str) -> str:
+    """A name as a shell takes it."""
+    from shlex import quote  # noqa: PLC0415
+
+    return quote(text)
+
+
+def _mapping(content: Any) -> Mapping[str, Any]:
+    return content if isinstance(content, Mapping) else {}
+
+
+def _texts(content: Any) -> list[Any]:
+    return list(content) if isinstance(content, Sequence) and not isinstance(content, str) else []
