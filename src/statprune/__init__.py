@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from statprune.pipeline import Result, compress
     from statprune.planning import plan
     from statprune.quality import evaluate
+    from statprune.reported.write import Reported, report
     from statprune.reports import Report, Reporter
     from statprune.version import __version__
 
@@ -41,6 +42,7 @@ __all__ = [
     "Measurement",
     "Plan",
     "Report",
+    "Reported",
     "Reporter",
     "Result",
     "StatpruneError",
@@ -57,6 +59,7 @@ __all__ = [
     "inspect",
     "plan",
     "register",
+    "report",
     "smallest",
     "together",
 ]
@@ -71,6 +74,7 @@ _HOMES = {
     "Measurement": "measurement",
     "Plan": "budget.plan",
     "Report": "reports",
+    "Reported": "reported.write",
     "Reporter": "reports",
     "Result": "pipeline",
     "StatpruneError": "errors",
@@ -87,6 +91,7 @@ _HOMES = {
     "inspect": "inspection",
     "plan": "planning",
     "register": "anatomy.lookup",
+    "report": "reported.write",
     "smallest": "gate",
     "together": "engine.group",
 }

@@ -19,6 +19,7 @@ from statprune.cli.export import export_command
 from statprune.cli.inspect import inspect_command
 from statprune.cli.many import leave, prints, refuse_unshared
 from statprune.cli.plan import plan_command
+from statprune.cli.report import report_command
 from statprune.errors import InputError, StatpruneError
 from statprune.started import own_number, started_many
 from statprune.version import __version__
@@ -40,6 +41,7 @@ app.command("plan")(plan_command)
 app.command("compress")(compress_command)
 app.command("evaluate")(evaluate_command)
 app.command("benchmark")(benchmark_command)
+app.command("report")(report_command)
 app.command("export")(export_command)
 app.command("demo")(demo_command)
 

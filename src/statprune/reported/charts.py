@@ -8,7 +8,7 @@ from statprune.reported.drawing import BLUE, GONE, INK, VERMILLION, Chart, Table
 from statprune.reported.facts import Pair
 from statprune.reported.wording import at, number, percent, plain, seconds, short, size, told
 
-ROW = 34.0
+ROW = 38.0
 """Points that a bar and its label take."""
 
 
@@ -24,15 +24,15 @@ def bars(
     most = max((value or 0.0 for _, each in rows for value, _, _ in each), default=0.0) or 1.0
     deepest = max(len(each) for _, each in rows)
     drawn = axes(title, 62 + len(rows) * (ROW + 15 * (deepest - 1)), x)
-    step = 1.3 + 0.75 * (deepest - 1)
+    step = 1.45 + 0.75 * (deepest - 1)
     for row, (label, each) in enumerate(rows):
         top = row * step
         drawn.text(0, top, short(label, 46), va="center", ha="left")
         for line, (value, colour, words) in enumerate(each):
-            place = top + 0.62 + 0.75 * line
+            place = top + 0.64 + 0.75 * line
             drawn.barh(place, value or 0.0, height=0.6, color=colour)
             drawn.text((value or 0.0) + most * 0.015, place, words, va="center", ha="left", fontsize=10.5)
-    drawn.set_xlim(0, most * 1.32)
+    drawn.set_xlim(0, most * 1.42)
     drawn.set_ylim(len(rows) * step - 0.1, -0.5)
     drawn.set_yticks([])
     drawn.grid(False)

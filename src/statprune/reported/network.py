@@ -90,7 +90,7 @@ def curves(cuts: Sequence[Cut]) -> list[Chart]:
 
 
 def _block(number: int, block: str, cuts: Sequence[Cut], lowest: float, most: int) -> Chart:
-    drawn = axes(short(block, 30), 250, "units kept, per cent", "relative squared error")
+    drawn = axes(short(block, 30), 290, "units kept, per cent", "relative squared error", alike=True)
     told = []
     for cut in cuts:
         name = part_names(cut.part)[0]
@@ -116,7 +116,8 @@ def _block(number: int, block: str, cuts: Sequence[Cut], lowest: float, most: in
     drawn.set_ylim(lowest, 1.6)
     drawn.set_xlim(0, 103)
     drawn.minorticks_off()
-    drawn.legend(loc="lower left", labelcolor=INK)
+    drawn.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    drawn.legend(loc="upper left", bbox_to_anchor=(-0.19, -0.24), labelcolor=INK, borderaxespad=0)
     return chart(f"curve-{number}", "; ".join(told), drawn, _numbers(block, cuts, most))
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from shlex import quote
 from typing import Any
 
 from statprune.reported import charts, network
@@ -134,13 +135,13 @@ def _before_after(
         )
     if not of_quality:
         says.append("Quality: no evaluation is recorded.")
-        commands.append(("an evaluation is added by", f"statprune evaluate {_quoted(folder)} --data SOURCE --record {_quoted(folder)}"))
+        commands.append(("an evaluation is added by", f"statprune evaluate {quoted(folder)} --data SOURCE --record {quoted(folder)}"))
     elif all(pair.dense is None for pair in of_quality):
         says.append("Quality: no evaluation of the dense model is recorded.")
-        commands.append(("it is added by", f"statprune evaluate {_quoted(model)} --data SOURCE --record {_quoted(folder)}"))
+        commands.append(("it is added by", f"statprune evaluate {quoted(model)} --data SOURCE --record {quoted(folder)}"))
     if not of_speed:
         says.append("Speed: no benchmark is recorded.")
-        commands.append(("a benchmark is added by", f"statprune benchmark {_quoted(folder)} --against {_quoted(model)} --record {_quoted(folder)}"))
+        commands.append(("a benchmark is added by", f"statprune benchmark {quoted(folder)} --against {quoted(model)} --record {quoted(folder)}"))
     pairs = [*of_size, *of_quality, *of_speed]
     rows = [pair.row for pair in pairs]
     tables = [Table("Before and after", ["", "dense", "pruned", "change"], rows)] if rows else []
@@ -236,10 +237,8 @@ def command(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     return []
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """A name as a shell takes it."""
-    from shlex import quote  # noqa: PLC0415
-
     return quote(text)
 
 
