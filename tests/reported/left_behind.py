@@ -106,7 +106,13 @@ def result(kind: str, of: str, content: dict[str, Any]) -> dict[str, Any]:
 def perplexity(value: float, seq_len: int = 64) -> dict[str, Any]:
     """What `evaluate --json` prints of a decoder."""
     protocol = {"measure": "perplexity", "seq_len": seq_len, "source": {"source": "test.txt"}}
-    return {"perplexity": value, "nll": float(np.log(value)), "tokens": 640, "windows": 10, "protocol": protocol}
+    return {
+        "perplexity": value,
+        "nll": float(np.log(value)),
+        "tokens": 640,
+        "windows": 10,
+        "protocol": protocol,
+    }
 
 
 def accuracy(value: float, task: str = "glue/sst2") -> dict[str, Any]:

@@ -97,7 +97,9 @@ def damage_chart(pair: Pair) -> list[Chart]:
         "Damage", ["", "nats a choice"], [["predicted", plain(pair.dense)], ["measured", plain(pair.kept)]]
     )
     says = f"predicted {plain(pair.dense)}, measured {plain(pair.kept)} nats a choice"
-    return [bars("damage", "Damage, predicted and measured", "nats a choice, less is better", rows, says, table)]
+    return [
+        bars("damage", "Damage, predicted and measured", "nats a choice, less is better", rows, says, table)
+    ]
 
 
 def stages(trace: Any) -> list[Chart]:
@@ -144,7 +146,10 @@ def gate_charts(gate: Any) -> list[Chart]:
         return []
     metric, unit = told(at(gate, "metric")), told(at(gate, "unit"))
     drawn = axes(
-        "Trials of the gate", 240, f"share of {told(at(gate, 'of'))} asked for, per cent", f"drop, {short(unit, 24)}"
+        "Trials of the gate",
+        240,
+        f"share of {told(at(gate, 'of'))} asked for, per cent",
+        f"drop, {short(unit, 24)}",
     )
     drawn.axhline(limit, color=VERMILLION, linestyle="--")
     drawn.annotate(
@@ -163,7 +168,13 @@ def gate_charts(gate: Any) -> list[Chart]:
             linestyle="none",
         )
         if chosen:
-            drawn.annotate("chosen", (100 * trial["keep"], trial["drop"]), (0, -20), textcoords="offset points", ha="center")
+            drawn.annotate(
+                "chosen",
+                (100 * trial["keep"], trial["drop"]),
+                (0, -20),
+                textcoords="offset points",
+                ha="center",
+            )
     drawn.margins(0.15, 0.25)
     rows = [
         [
@@ -178,6 +189,7 @@ def gate_charts(gate: Any) -> list[Chart]:
         for trial in trials
     ]
     columns = ["keep", "share kept", metric, "drop", "within", "predicted damage", "time"]
-    says = f"{len(trials)} models tried; {metric} may fall by {limit:g} {unit}, circles are within, crosses not"
+    says = (
+        f"{len(trials)} models tried; {metric} may fall by {limit:g} {unit}, circles are within, crosses not"
+    )
     return [chart("gate", says, drawn, Table("Trials, in the order in which they were made", columns, rows))]
-

@@ -1,11 +1,13 @@
 """Several runs side by side: one table, quality against size, widths by block."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from statprune.reported.drawing import DASHES, INK, MARKERS, SERIES, Chart, Table, axes, chart
-from statprune.reported.facts import Pair, damage, quality, sizes, speed
+from statprune.reported.facts import Pair, Show, damage, quality, sizes, speed
+from statprune.reported.network import number_blocks
 from statprune.reported.reading import Left
 from statprune.reported.sections import Page, Section
 from statprune.reported.sites import Cut, cuts, part_names
@@ -13,6 +15,17 @@ from statprune.reported.wording import MISSING, at, number, percent, plain, shor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run in a chart: its place among the runs, name, share of parameters kept, and what was measured."""
+
+    place: int
+    label: str
+    share: float
+    value: float
+    show: Show
 
 
 def compare_page(runs: Sequence[Left]) -> Page:
@@ -28,7 +41,9 @@ def compare_page(runs: Sequence[Left]) -> Page:
             ["Units kept of those that the model had, in per cent."],
             charts=_widths(found, names),
         ),
-        Section("runs", "The runs", facts=[(name, _told(run)) for name, run in zip(names, runs, strict=True)]),
+        Section(
+            "runs", "The runs", facts=[(name, _told(run)) for name, run in zip(names, runs, strict=True)]
+        ),
     ]
     return Page(f"{len(runs)} runs compared", [", ".join(names)], (), made)
 
@@ -44,7 +59,11 @@ def _names(runs: Sequence[Left]) -> list[str]:
 
 def _told(run: Left) -> str:
     recipe = at(run.record, "recipe")
-    options = [f"{name} {told(recipe[name])}" for name in ("method", "keep", "of", "widths", "seed") if at(recipe, name) is not None]
+    options = [
+        f"{name} {told(recipe[name])}"
+        for name in ("method", "keep", "of", "widths", "seed")
+        if at(recipe, name) is not None
+    ]
     return f"{told(run.record.get('model'))}: {', '.join(options)}; {told(at(run.record, 'plan', 'why'))}"
 
 
@@ -82,7 +101,9 @@ def _pair_rows(of_runs: Sequence[Sequence[Pair]], show: Callable[[Pair], str]) -
     for key in keys:
         taken[names[key]] = taken.get(names[key], 0) + 1
         other = f", protocol {taken[names[key]]}" if taken[names[key]] > 1 else ""
-        rows.append([names[key] + other, *(show(pairs[key]) if key in pairs else MISSING for pairs in by_key)])
+        rows.append(
+            [names[key] + other, *(show(pairs[key]) if key in pairs else MISSING for pairs in by_key)]
+        )
     return rows
 
 
@@ -108,7 +129,9 @@ def _quality(runs: Sequence[Left], names: Sequence[str]) -> Section:
     ]
     drawn += _damage_against_size(runs, names)
     says = [] if keys else ["No evaluation of these runs is recorded; damage stands in its place."]
-    commands = [] if keys else [("an evaluation is added by", "statprune evaluate DIR --data SOURCE --record DIR")]
+    commands = (
+        [] if keys else [("an evaluation is added by", "statprune evaluate DIR --data SOURCE --record DIR")]
+    )
     return Section("quality", "Quality against size", says, commands, charts=drawn)
 
 
@@ -124,12 +147,14 @@ def _size_axis(runs: Sequence[Left]) -> str:
     return "parameters kept, per cent" if whole else "parameters kept in blocks, per cent"
 
 
-def _against_size(name: str, runs: Sequence[Left], names: Sequence[str], pairs: Sequence[Pair | None]) -> Chart:
+def _against_size(
+    name: str, runs: Sequence[Left], names: Sequence[str], pairs: Sequence[Pair | None]
+) -> Chart:
     first = next(pair for pair in pairs if pair is not None)
     better = {-1: ", less is better", 1: ", more is better"}.get(first.better, "")
     points = [
-        (label, share, pair.kept, pair.show)
-        for label, run, pair in zip(names, runs, pairs, strict=True)
+        Point(place, names[place], share, pair.kept, pair.show)
+        for place, (run, pair) in enumerate(zip(runs, pairs, strict=True))
         if pair is not None and pair.kept is not None and (share := _share(run)) is not None
     ]
     dense = next((pair.dense for pair in pairs if pair is not None and pair.dense is not None), None)
@@ -140,8 +165,8 @@ def _against_size(name: str, runs: Sequence[Left], names: Sequence[str], pairs: 
 
 def _damage_against_size(runs: Sequence[Left], names: Sequence[str]) -> list[Chart]:
     points = [
-        (label, share, pair.kept, plain)
-        for label, run in zip(names, runs, strict=True)
+        Point(place, names[place], share, pair.kept, plain)
+        for place, run in enumerate(runs)
         if (pair := damage(run)).kept is not None and (share := _share(run)) is not None
     ]
     if not points:
@@ -154,20 +179,28 @@ def _scatter(
     name: str,
     title: str,
     labels: tuple[str, str],
-    points: Sequence[tuple[str, float, float | None, Callable[[float | None], str]]],
+    points: Sequence[Point],
     dense: float | None,
 ) -> Chart:
     drawn = axes(short(title, 44), 250 + 16 * len(points), *labels)
-    for place, (label, share, value, _) in enumerate(points):
-        drawn.plot(100 * share, value, linestyle="none", markersize=10, label=short(label, 40), **_look(place))
+    for point in points:
+        look = _look(point.place)
+        drawn.plot(
+            100 * point.share,
+            point.value,
+            linestyle="none",
+            markersize=10,
+            label=short(point.label, 40),
+            **look,
+        )
     if dense is not None:
         drawn.axhline(dense, color=INK, linestyle=":", linewidth=1.2)
         drawn.annotate("dense", (1, dense), xycoords=("axes fraction", "data"), va="bottom", ha="right")
     drawn.margins(0.12, 0.2)
     _legend_below(drawn)
-    rows = [[label, percent(share), show(value)] for label, share, value, show in points]
+    rows = [[point.label, percent(point.share), point.show(point.value)] for point in points]
     if dense is not None:
-        rows.append(["dense", "100.0%", points[0][3](dense) if points else plain(dense)])
+        rows.append(["dense", "100.0%", plain(dense)])
     says = ", ".join(f"{row[0]} {row[2]} at {row[1]}" for row in rows)
     return chart(name, says, drawn, Table(title, ["run", "size", labels[1]], rows))
 
@@ -189,7 +222,7 @@ def _widths_of(part: str, found: Sequence[Sequence[Cut]], names: Sequence[str]) 
     name, unit = part_names(part)
     blocks = list(dict.fromkeys(cut.block for run in found for cut in run if cut.part == part))
     title = f"{name.capitalize()}: {unit} kept"
-    drawn = axes(title, 250 + 16 * len(names), "block", "units kept, per cent")
+    drawn = axes(title, 250 + 16 * len(names), "", "units kept, per cent")
     columns = []
     for place, run in enumerate(found):
         of_part = {cut.block: cut for cut in run if cut.part == part}
@@ -203,8 +236,7 @@ def _widths_of(part: str, found: Sequence[Sequence[Cut]], names: Sequence[str]) 
                 markersize=6,
                 **_look(place),
             )
-    step = max(1, -(-len(blocks) // 6))
-    drawn.set_xticks(range(0, len(blocks), step), [short(block, 12) for block in blocks[::step]])
+    number_blocks(drawn, blocks)
     drawn.set_ylim(0, 104)
     _legend_below(drawn)
     rows = [[block, *row] for block, row in zip(blocks, zip_longest(*columns, fillvalue=""), strict=True)]

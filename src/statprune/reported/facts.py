@@ -94,7 +94,10 @@ def quality(left: Left) -> list[Pair]:
         name = f"{told(gate.get('metric'))} of {told(gate.get('task'))}"
         points = gate.get("unit") == "points"
         metric = Metric(name, number(gate.get("dense")), points, 1 if points else -1)
-        for of, score in (("dense", metric.value), ("this", number(chosen[0].get("score")) if chosen else None)):
+        for of, score in (
+            ("dense", metric.value),
+            ("this", number(chosen[0].get("score")) if chosen else None),
+        ):
             _note(found, metric, gate.get("protocol"), of, score)
     for each in left.results:
         if each.get("kind") in ("evaluation", "harness"):
@@ -180,7 +183,9 @@ def speed(left: Left) -> list[Pair]:
                 values = number(at(dense, name, part)), number(at(kept, name, part))
                 if values != (None, None):
                     title_of = f"{title}, {'tokens/s' if better > 0 else 'median time'}"
-                    found.append(Pair(title_of, *values, show, unit, how, better, key=f"{title_of} {protocol}"))
+                    found.append(
+                        Pair(title_of, *values, show, unit, how, better, key=f"{title_of} {protocol}")
+                    )
         memory = number(at(dense, "forward_bytes")), number(at(kept, "forward_bytes"))
         if memory != (None, None):
             title = "peak memory above the weights"
@@ -200,7 +205,9 @@ def _joined(pairs: Sequence[Pair]) -> list[Pair]:
     return list(latest.values())
 
 
-def _note(found: dict[str, dict[str, Any]], metric: Metric, protocol: Any, of: str, score: float | None) -> None:
+def _note(
+    found: dict[str, dict[str, Any]], metric: Metric, protocol: Any, of: str, score: float | None
+) -> None:
     entry = found.setdefault(_key(metric.name, protocol), {"metric": metric, "protocol": protocol or {}})
     if score is not None:
         entry["this" if of == "this" else "dense"] = score
@@ -230,7 +237,14 @@ def damage(left: Left) -> Pair:
     trace = left.record.get("trace")
     what = at(trace, "damage")
     protocol = what if isinstance(what, str) and what else "divergence of the outputs from the dense model's"
-    return Pair("damage", number(at(trace, "predicted")), number(at(trace, "divergence")), plain, "nats a choice", protocol)
+    return Pair(
+        "damage",
+        number(at(trace, "predicted")),
+        number(at(trace, "divergence")),
+        plain,
+        "nats a choice",
+        protocol,
+    )
 
 
 def shares(left: Left) -> str:

@@ -5,7 +5,19 @@ from itertools import groupby
 from math import floor, log10
 from typing import TYPE_CHECKING
 
-from statprune.reported.drawing import BLUE, GONE, GREEN, INK, PAPER, PURPLE, VERMILLION, Chart, Table, axes, chart
+from statprune.reported.drawing import (
+    BLUE,
+    GONE,
+    GREEN,
+    INK,
+    PAPER,
+    PURPLE,
+    VERMILLION,
+    Chart,
+    Table,
+    axes,
+    chart,
+)
 from statprune.reported.sites import Cut, blocks, part_names
 from statprune.reported.wording import MISSING, percent, plain, short
 
@@ -90,7 +102,7 @@ def curves(cuts: Sequence[Cut]) -> list[Chart]:
 
 
 def _block(number: int, block: str, cuts: Sequence[Cut], lowest: float, most: int) -> Chart:
-    drawn = axes(short(block, 30), 290, "units kept, per cent", "relative squared error", alike=True)
+    drawn = axes(short(block, 30), 290, "units kept, per cent", "relative error", alike=True)
     told = []
     for cut in cuts:
         name = part_names(cut.part)[0]
@@ -143,9 +155,14 @@ def _numbers(block: str, cuts: Sequence[Cut], most: int) -> Table:
         for place, width in enumerate(curve.units):
             if place in places or width == cut.width:
                 mark = " (chosen)" if width == cut.width else ""
-                row = [f"{part_names(cut.part)[0]} {width:,} of {cut.units:,}{mark}", plain(curve.error[place])]
-                rows.append([*row, *([plain(curve.damage[place]) if curve.damage else MISSING] if damaged else [])])
-    columns = ["units kept", "relative squared error", *(["predicted damage, nats"] if damaged else [])]
+                row = [
+                    f"{part_names(cut.part)[0]} {width:,} of {cut.units:,}{mark}",
+                    plain(curve.error[place]),
+                ]
+                rows.append(
+                    [*row, *([plain(curve.damage[place]) if curve.damage else MISSING] if damaged else [])]
+                )
+    columns = ["units kept", "relative error", *(["predicted damage, nats"] if damaged else [])]
     return Table(f"Error against width, {block}", columns, rows)
 
 
@@ -178,7 +195,7 @@ def damage_by_block(cuts: Sequence[Cut]) -> list[Chart]:
         return []
     names = list(dict.fromkeys(cut.block for cut in cuts))
     title = "Where the damage is expected"
-    drawn = axes(title, 260, "block", "predicted damage, nats a choice")
+    drawn = axes(title, 260, "", "predicted damage, nats a choice")
     for part in dict.fromkeys(cut.part for cut, _ in known):
         places = [(names.index(cut.block), damage) for cut, damage in known if cut.part == part]
         drawn.plot(
@@ -188,14 +205,23 @@ def damage_by_block(cuts: Sequence[Cut]) -> list[Chart]:
             linestyle=_dash(part),
             label=part_names(part)[0],
         )
-    step = max(1, -(-len(names) // 6))
-    drawn.set_xticks(range(0, len(names), step), [short(name, 12) for name in names[::step]])
+    number_blocks(drawn, names)
     drawn.set_ylim(0, 1.25 * max(damage for _, damage in known) or 1)
     drawn.legend(loc="upper right", ncols=2, labelcolor=INK)
     worst = max(known, key=lambda pair: pair[1])
     says = f"most at {worst[0].site}: {plain(worst[1])} nats a choice"
     rows = [[cut.site, f"{cut.width:,} of {cut.units:,}", plain(damage)] for cut, damage in known]
     return [chart("damage-blocks", says, drawn, Table(title, ["site", "kept", "nats a choice"], rows))]
+
+
+def number_blocks(drawn: "Axes", names: Sequence[str]) -> None:
+    """Label the axis of blocks: by number where they are of one stack, else some by name."""
+    stacks = {name.rpartition(".")[0] for name in names}
+    one = len(stacks) == 1 and all(name.rpartition(".")[2].isdecimal() for name in names)
+    step = max(1, -(-len(names) // (8 if one else 3)))
+    labels = [name.rpartition(".")[2] if one else short(name, 12) for name in names[::step]]
+    drawn.set_xticks(range(0, len(names), step), labels)
+    drawn.set_xlabel("block")
 
 
 def damage_by_share(cuts: Sequence[Cut]) -> list[Chart]:

@@ -12,15 +12,27 @@ def plan_page(left: Left) -> Page:
     record, found = left.record, cuts(left)
     model = told(record.get("model") or "a model without a name")
     about = record.get("about")
-    facts = [(name.replace("_", " "), told(value)) for name, value in _items(about) if name not in ("notes", "stock_units")]
+    facts = [
+        (name.replace("_", " "), told(value))
+        for name, value in _items(about)
+        if name not in ("notes", "stock_units")
+    ]
     facts += [("fingerprint of the weights", told(record.get("fingerprint")))]
-    facts += [(f"data: {name.replace('_', ' ')}", told(value)) for name, value in _items(record.get("data")) if value is not None]
-    facts += [(f"latency: {name}", told(value)) for name, value in _items(at(record, "latency", "conditions"))]
+    facts += [
+        (f"data: {name.replace('_', ' ')}", told(value))
+        for name, value in _items(record.get("data"))
+        if value is not None
+    ]
+    facts += [
+        (f"latency: {name}", told(value)) for name, value in _items(at(record, "latency", "conditions"))
+    ]
     folder = quoted(left.label)
     budgets = Section(
         "budget",
         "Damage against what is kept",
-        ["Every site keeps the same share of its units here; a plan of least damage does no more at the same share."],
+        [
+            "Every site keeps the same share of its units here; a plan of least damage does no more at the same share."
+        ],
         [
             ("plans of least damage for any budget", f"statprune plan --from {folder} --keep 0.8 --keep 0.6"),
             ("a model by one of them", f"statprune compress --from {folder} --keep 0.6 --out DIR"),

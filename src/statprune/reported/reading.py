@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from statprune.checkpoint.record_file import RECORD_FILE, read_record
 from statprune.errors import InputError
 from statprune.reported.wording import clean
+from statprune.results import FOLDER as RESULTS
+from statprune.results import read as read_results
 
-RECORD, MEASUREMENT = "statprune.json", "measurement.json"
+MEASUREMENT = "measurement.json"
 REMEDY = "Give a folder that `statprune compress --out` or `statprune plan --out` made."
 
 
@@ -39,17 +42,17 @@ def read(folder: Path) -> Left:
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder. {REMEDY}")
     label = clean(folder.resolve().name)
-    if (folder / RECORD).exists() or not (folder / MEASUREMENT).exists():
-        return Left(label, _record(folder / RECORD), _results(folder))
+    if (folder / RECORD_FILE).exists() or not (folder / MEASUREMENT).exists():
+        return Left(label, _record(folder), _results(folder))
     return Left(label, _measurement(folder / MEASUREMENT), measured=True)
 
 
-def _record(path: Path) -> Mapping[str, Any]:
-    record = _json(path)
-    for name in ("units", "plan.widths"):
-        part = record.get("units") if name == "units" else _mapping(record.get("plan")).get("widths")
-        counts = isinstance(part, Mapping) and part
-        if not counts or not all(isinstance(each, int) and each >= 0 for each in part.values()):
+def _record(folder: Path) -> Mapping[str, Any]:
+    path = folder / RECORD_FILE
+    record = _cleaned(read_record(folder), path)
+    for name, part in (("units", record.get("units")), ("plan.widths", record["plan"].get("widths"))):
+        counts = list(part.values()) if isinstance(part, Mapping) else []
+        if not counts or not all(isinstance(each, int) and each >= 0 for each in counts):
             raise InputError(
                 f"{path} is no record of a run: '{name}' is to hold whole numbers by site, and is "
                 f"{str(part)[:60]!r}. {REMEDY}"
@@ -62,20 +65,25 @@ def _measurement(path: Path) -> Mapping[str, Any]:
     curves = content.get("curves")
     if not isinstance(curves, Mapping) or not all(isinstance(each, Mapping) for each in curves.values()):
         raise InputError(f"{path} is no measurement: 'curves' is to hold a curve a site. {REMEDY}")
-    return content
+    return _cleaned(content, path)
 
 
 def _results(folder: Path) -> Sequence[Mapping[str, Any]]:
-    return ()
+    place = folder / RESULTS
+    return [_cleaned(vars(each), place) for each in read_results(folder)]
 
 
-def _mapping(content: Any) -> Mapping[str, Any]:
-    return content if isinstance(content, Mapping) else {}
+def _cleaned(content: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    try:
+        found: Mapping[str, Any] = clean(content)
+    except RecursionError as error:
+        raise InputError(f"{path} cannot be read: it is nested too deep. {REMEDY}") from error
+    return found
 
 
 def _json(path: Path) -> Mapping[str, Any]:
     try:
-        content = clean(json.loads(path.read_text(encoding="utf-8")))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path.parent} holds no {path.name}. {REMEDY}") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -83,4 +91,4 @@ def _json(path: Path) -> Mapping[str, Any]:
         raise InputError(f"{path} cannot be read: {told}. {REMEDY}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds {type(content).__name__}, not an object. {REMEDY}")
-    return content
+    return _cleaned(content, path)

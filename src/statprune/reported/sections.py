@@ -94,22 +94,48 @@ def run_page(left: Left) -> Page:
     )
 
 
-def _tiles(left: Left, of_size: Sequence[Pair], of_quality: Sequence[Pair], of_speed: Sequence[Pair]) -> list[Tile]:
+def _tiles(
+    left: Left, of_size: Sequence[Pair], of_quality: Sequence[Pair], of_speed: Sequence[Pair]
+) -> list[Tile]:
     by_unit = {pair.unit: pair for pair in reversed(of_size)}
     tiles = []
-    for unit, name, show in (("parameters", "Parameters", count), ("bytes", "Weights on disk", size), ("MACs", "MACs a token", count)):
+    for unit, name, show in (
+        ("parameters", "Parameters", count),
+        ("bytes", "Weights on disk", size),
+        ("MACs", "MACs a token", count),
+    ):
         pair = by_unit.get(unit)
         if pair is not None:
-            tiles.append(Tile(name, percent(pair.share), f"{show(pair.dense)} before, {show(pair.kept)} after ({pair.name})"))
+            tiles.append(
+                Tile(
+                    name,
+                    percent(pair.share),
+                    f"{show(pair.dense)} before, {show(pair.kept)} after ({pair.name})",
+                )
+            )
     whole = next((pair for pair in of_quality if pair.change), None)
     if whole is not None:
-        tiles.append(Tile(whole.name.capitalize(), whole.change, f"{whole.show(whole.dense)} before, {whole.show(whole.kept)} after"))
+        tiles.append(
+            Tile(
+                whole.name.capitalize(),
+                whole.change,
+                f"{whole.show(whole.dense)} before, {whole.show(whole.kept)} after",
+            )
+        )
     pair = damage(left)
     if pair.kept is not None:
-        tiles.append(Tile("Damage measured", plain(pair.kept), f"nats a choice; {plain(pair.dense)} predicted"))
+        tiles.append(
+            Tile("Damage measured", plain(pair.kept), f"nats a choice; {plain(pair.dense)} predicted")
+        )
     fast = next((pair for pair in of_speed if pair.better > 0 and pair.share is not None), None)
     if fast is not None:
-        tiles.append(Tile(f"Speed, {fast.name.partition(',')[0]}", f"{fast.share:.2f} x", f"{fast.show(fast.dense)} before, {fast.show(fast.kept)} after, tokens a second"))
+        tiles.append(
+            Tile(
+                f"Speed, {fast.name.partition(',')[0]}",
+                f"{fast.share:.2f} x",
+                f"{fast.show(fast.dense)} before, {fast.show(fast.kept)} after, tokens a second",
+            )
+        )
     return tiles
 
 
@@ -135,13 +161,25 @@ def _before_after(
         )
     if not of_quality:
         says.append("Quality: no evaluation is recorded.")
-        commands.append(("an evaluation is added by", f"statprune evaluate {quoted(folder)} --data SOURCE --record {quoted(folder)}"))
+        commands.append(
+            (
+                "an evaluation is added by",
+                f"statprune evaluate {quoted(folder)} --data SOURCE --record {quoted(folder)}",
+            )
+        )
     elif all(pair.dense is None for pair in of_quality):
         says.append("Quality: no evaluation of the dense model is recorded.")
-        commands.append(("it is added by", f"statprune evaluate {quoted(model)} --data SOURCE --record {quoted(folder)}"))
+        commands.append(
+            ("it is added by", f"statprune evaluate {quoted(model)} --data SOURCE --record {quoted(folder)}")
+        )
     if not of_speed:
         says.append("Speed: no benchmark is recorded.")
-        commands.append(("a benchmark is added by", f"statprune benchmark {quoted(folder)} --against {quoted(model)} --record {quoted(folder)}"))
+        commands.append(
+            (
+                "a benchmark is added by",
+                f"statprune benchmark {quoted(folder)} --against {quoted(model)} --record {quoted(folder)}",
+            )
+        )
     pairs = [*of_size, *of_quality, *of_speed]
     rows = [pair.row for pair in pairs]
     tables = [Table("Before and after", ["", "dense", "pruned", "change"], rows)] if rows else []
@@ -150,7 +188,9 @@ def _before_after(
     drawn += charts.beside("quality", "Quality, dense and pruned", of_quality)
     drawn += charts.beside("speed", "Speed, dense and pruned", [pair for pair in of_speed if pair.better > 0])
     folded = [("How each was counted or measured", "\n".join(f"{name}: {how}" for name, how in protocols))]
-    return Section("before-after", "Before and after", says, commands, (), tables, drawn, folded if protocols else ())
+    return Section(
+        "before-after", "Before and after", says, commands, (), tables, drawn, folded if protocols else ()
+    )
 
 
 def _network(found: Sequence[Cut]) -> Section:
@@ -169,10 +209,16 @@ def curves_section(found: Sequence[Cut], *, marked: bool) -> Section:
     drawn = network.curves(found)
     title = "Error against width"
     if not drawn:
-        return Section("curves", title, ["Curves are not recorded: the run took widths from a plan or method without them, or is of an earlier version."])
+        return Section(
+            "curves",
+            title,
+            [
+                "Curves are not recorded: the run took widths from a plan or method without them, or is of an earlier version."
+            ],
+        )
     says = [
-        "Squared error of a site's output, over that of keeping nothing, if its best units are kept and the next "
-        "weights fitted again: 1 keeps nothing, and lower is better. All charts have the same axes."
+        "Error of a site's output, relative to the output, if its best units are kept and the next weights fitted "
+        "again: at 1 nothing of it is left, and lower is better. All charts have the same axes."
         + (" The marker is the width that was chosen." if marked else "")
     ]
     return Section("curves", title, says, charts=drawn)
@@ -182,7 +228,9 @@ def _damage(left: Left, found: Sequence[Cut]) -> Section:
     pair = damage(left)
     drawn = charts.damage_chart(pair) + network.damage_by_block(found)
     if not drawn:
-        return Section("damage", "Damage, predicted and measured", ["This method predicts and measures none."])
+        return Section(
+            "damage", "Damage, predicted and measured", ["This method predicts and measures none."]
+        )
     says = [
         f"{pair.protocol[:1].upper()}{pair.protocol[1:]}. Predicted: the sum over sites, each cut alone and nothing "
         f"made good. Measured: the pruned model, its consumers fitted."
@@ -220,21 +268,33 @@ def _repeat(left: Left) -> Section:
     record = left.record
     versions = {"statprune": record.get("statprune"), **_mapping(record.get("versions"))}
     facts = [("versions", told(versions)), ("numbers are", told(record.get("dtype")))]
-    facts += [(name, told(record[name])) for name in ("fingerprint", "licence") if record.get(name)]
+    facts += [(name, told(record[name])) for name in ("fingerprints", "licence") if record.get(name)]
     data = _mapping(record.get("data"))
-    facts += [(f"data: {name.replace('_', ' ')}", told(value)) for name, value in data.items() if value is not None]
+    facts += [
+        (f"data: {name.replace('_', ' ')}", told(value)) for name, value in data.items() if value is not None
+    ]
     plan = _mapping(record.get("plan"))
     folded = [
         ("The plan, as a file for --plan", json.dumps(plan, indent=1, ensure_ascii=False)),
         ("The recipe, every option", json.dumps(record.get("recipe"), indent=1, ensure_ascii=False)),
     ]
     says = [f"The widths were chosen so: {told(plan['why'])}."] if plan.get("why") else []
-    return Section("repeat", "To repeat it", says, command(record), facts, folded=folded)
+    lines = command(record)
+    if not lines:
+        says.append("The command cannot be told: the record lacks a part of the recipe.")
+    return Section("repeat", "To repeat it", says, lines, facts, folded=folded)
 
 
 def command(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The command line that repeats a run; none where the record is too old to tell."""
-    return []
+    from statprune.repeat import command_of  # noqa: PLC0415 - knows the recipe's defaults, and loads torch
+
+    try:
+        line = command_of(record)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return []
+    what = "the command; its --plan file is the plan below" if at(record, "recipe", "plan") else "the command"
+    return [(what, line)]
 
 
 def quoted(text: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from statprune.budget.curves import drawn
 from statprune.budget.damage import DamageCurve
 from statprune.reported.reading import Left
 from statprune.reported.wording import at, number
@@ -16,12 +17,11 @@ PARTS = {
     "feed_forward": ("feed-forward", "neurons"),
     "experts": ("experts", "neurons of each expert"),
 }
-MOST_POINTS = 65
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Relative squared error, and predicted damage if it is known, by units kept; ascending."""
+    """Relative error, and predicted damage if it is known, by units kept; ascending."""
 
     units: Sequence[int]
     error: Sequence[float]
@@ -129,19 +129,18 @@ def _measured(content: Mapping[str, Any]) -> list[Cut]:
     found = []
     for site, curve in content["curves"].items():
         error = _numbers(curve.get("error"))
-        if not error or len(error) < 2:
-            continue
-        units = len(error) - 1
-        widths = sorted({round(each) for each in np.linspace(0, units, min(units + 1, MOST_POINTS))})
-        damage = _damage(error, curve.get("measured"))
-        sampled = None if damage is None else [damage[each] for each in widths]
-        found.append(Cut(site, units, None, None, None, Curve(widths, [error[each] for each in widths], sampled)))
+        if error and len(error) > 1:
+            units = len(error) - 1
+            sampled = drawn(error, units, _damage(error, curve.get("measured")))
+            found.append(Cut(site, units, None, None, None, _curve(sampled)))
     return found
 
 
 def _damage(error: Sequence[float], measured: Any) -> list[float] | None:
     pairs = [_numbers(each) for each in measured] if isinstance(measured, Sequence) else []
-    whole = [(int(pair[0]), pair[1]) for pair in pairs if pair and len(pair) == 2 and 0 <= pair[0] < len(error)]
+    whole = [
+        (int(pair[0]), pair[1]) for pair in pairs if pair and len(pair) == 2 and 0 <= pair[0] < len(error)
+    ]
     if not whole:
         return None
     found: list[float] = DamageCurve(np.array(error), whole).damage().tolist()

@@ -63,7 +63,9 @@ def report(
     if not folders:
         raise InputError("no folder is given; give one that `statprune compress --out` made.")
     if out is None and len(folders) > 1:
-        raise InputError(f"{len(folders)} folders are compared, and nothing says where to write; give out (--out).")
+        raise InputError(
+            f"{len(folders)} folders are compared, and nothing says where to write; give out (--out)."
+        )
     page_file = Path(out) if out is not None else Path(folders[0]) / PAGE
     found = [read(Path(folder)) for folder in folders]
     measured = [str(folder) for folder, left in zip(folders, found, strict=True) if left.measured]
