@@ -56,7 +56,8 @@ def _part(part: str, cuts: Sequence[Cut]) -> Chart:
     drawn.spines["left"].set_visible(False)
     drawn.set_xticks([0, most])
     kept, all_units = sum(cut.width or 0 for cut in cuts), sum(cut.units for cut in cuts)
-    says = f"{kept:,} of {all_units:,} are kept, {percent(kept / max(all_units, 1))}; filled is kept, grey removed"
+    share = percent(kept / max(all_units, 1))
+    says = f"{kept:,} of {all_units:,} are kept, {share}; filled is kept, grey removed"
     rows = [[cut.block, f"{cut.width:,}", f"{cut.units:,}", percent(cut.share), _listed(cut)] for cut in cuts]
     columns = ["block", "kept", "of", "share", f"which {unit}"]
     if all(row[-1] == "" for row in rows):

@@ -31,7 +31,8 @@ def plan_page(left: Left) -> Page:
         "budget",
         "Damage against what is kept",
         [
-            "Every site keeps the same share of its units here; a plan of least damage does no more at the same share."
+            "Every site keeps the same share of its units here; a plan of least damage does no more at "
+            "the same share."
         ],
         [
             ("plans of least damage for any budget", f"statprune plan --from {folder} --keep 0.8 --keep 0.6"),

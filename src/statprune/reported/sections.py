@@ -156,8 +156,8 @@ def _before_after(
     absent = [name for name in ("parameters", "bytes") if not isinstance(left.record.get(name), Mapping)]
     if absent:
         says.append(
-            f"The record does not hold {' and '.join(absent)} of the whole model: it was written by an earlier "
-            f"version."
+            f"The record does not hold {' and '.join(absent)} of the whole model: an earlier version has "
+            f"written it."
         )
     if not of_quality:
         says.append("Quality: no evaluation is recorded.")
@@ -196,8 +196,8 @@ def _before_after(
 def _network(found: Sequence[Cut]) -> Section:
     listed = any(cut.kept is not None for cut in found)
     says = [
-        "A row is a block, filled is kept. Up to 64 units are drawn each at its place; more as a bar, as long as "
-        "their share."
+        "A row is a block, filled is kept. Up to 64 units are drawn each at its place; more as a bar as long "
+        "as their share."
     ]
     if not listed:
         says.append("The record does not say which units are kept, only how many.")
@@ -213,12 +213,13 @@ def curves_section(found: Sequence[Cut], *, marked: bool) -> Section:
             "curves",
             title,
             [
-                "Curves are not recorded: the run took widths from a plan or method without them, or is of an earlier version."
+                "Curves are not recorded: the run was given its widths, or an earlier version has written "
+                "the record."
             ],
         )
     says = [
-        "Error of a site's output, relative to the output, if its best units are kept and the next weights fitted "
-        "again: at 1 nothing of it is left, and lower is better. All charts have the same axes."
+        "Error of a site's output, relative to the output, if its best units are kept and the next weights "
+        "fitted again: at 1 nothing of it is left, and lower is better. All charts have the same axes."
         + (" The marker is the width that was chosen." if marked else "")
     ]
     return Section("curves", title, says, charts=drawn)
@@ -232,8 +233,8 @@ def _damage(left: Left, found: Sequence[Cut]) -> Section:
             "damage", "Damage, predicted and measured", ["This method predicts and measures none."]
         )
     says = [
-        f"{pair.protocol[:1].upper()}{pair.protocol[1:]}. Predicted: the sum over sites, each cut alone and nothing "
-        f"made good. Measured: the pruned model, its consumers fitted."
+        f"{pair.protocol[:1].upper()}{pair.protocol[1:]}. Predicted: the sum over sites, each cut alone and "
+        f"nothing made good. Measured: the pruned model, its consumers fitted."
     ]
     return Section("damage", "Damage, predicted and measured", says, charts=drawn)
 
@@ -243,9 +244,10 @@ def _gate(record: Mapping[str, Any]) -> Section | None:
     if not isinstance(gate, Mapping):
         return None
     says = [
-        f"The smallest model whose {told(gate.get('metric'))} of {told(gate.get('task'))} falls by at most "
-        f"{told(gate.get('max_drop'))} {told(gate.get('unit'))} from {plain(number(gate.get('dense')))} was searched: "
-        f"{told(gate.get('examples'))} examples. Chosen: keep {told(gate.get('keep'))} of {told(gate.get('of'))}."
+        f"Searched: the smallest model whose {told(gate.get('metric'))} of {told(gate.get('task'))} falls by "
+        f"at most {told(gate.get('max_drop'))} {told(gate.get('unit'))} from "
+        f"{plain(number(gate.get('dense')))}, on {told(gate.get('examples'))} examples. Chosen: keep "
+        f"{told(gate.get('keep'))} of {told(gate.get('of'))}."
     ]
     untried = gate.get("untried")
     if isinstance(untried, Sequence) and untried:

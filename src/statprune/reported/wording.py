@@ -9,7 +9,7 @@ MISSING = "not recorded"
 
 
 def clean(content: Any) -> Any:
-    """JSON content whose texts, names included, can be written to any file: no control characters, no half pairs."""
+    """JSON content whose texts, names too, any file can hold: without control characters and half pairs."""
     if isinstance(content, str):
         whole = content.encode("utf-8", "replace").decode("utf-8")
         return "".join(each if each.isprintable() or each in " \n\t" else "\ufffd" for each in whole)
@@ -101,4 +101,6 @@ def told(value: Any) -> str:
         return value if value.strip() == value != "" else json.dumps(value, ensure_ascii=False)
     if isinstance(value, Sequence):
         return ", ".join(told(each) for each in value) or "none"
-    return {None: "none", True: "yes", False: "no"}.get(value, None) or str(value)
+    if value is None:
+        return "none"
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
