@@ -1,4 +1,4 @@
-"""The pages of `report` in a browser: every size, light and dark, nothing from elsewhere, nothing in the way."""
+"""The pages of `report` in a browser: telephone and desk, light and dark, nothing from elsewhere."""
 
 from pathlib import Path
 
@@ -28,7 +28,9 @@ CUT = """() => [...document.querySelectorAll('svg.chart')].flatMap(svg => {
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     home = tmp_path_factory.mktemp("reports")
     whole = record(blocks=4, neurons=1536, heads=12, gate=gate())
-    old = {name: part for name, part in whole.items() if name not in ("curves", "bytes", "parameters", "gate")}
+    old = {
+        name: part for name, part in whole.items() if name not in ("curves", "bytes", "parameters", "gate")
+    }
     runs = [leave(home / "whole", whole, results()), leave(home / "old", old)]
     runs.append(leave(home / "other", record(blocks=4, neurons=1536, heads=12, seed=1), results()))
     return {

@@ -105,7 +105,7 @@ def result(kind: str, of: str, content: dict[str, Any]) -> dict[str, Any]:
 
 def perplexity(value: float, seq_len: int = 64) -> dict[str, Any]:
     """What `evaluate --json` prints of a decoder."""
-    protocol = {"measure": "perplexity", "seq_len": seq_len, "source": {"source": "test.txt"}}
+    protocol = {"data": {"source": "test.txt", "kind": "file"}, "window": seq_len}
     return {
         "perplexity": value,
         "nll": float(np.log(value)),

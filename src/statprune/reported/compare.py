@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from statprune.reported.drawing import DASHES, INK, MARKERS, SERIES, Chart, Table, axes, chart
 from statprune.reported.facts import Pair, Show, damage, quality, sizes, speed
@@ -70,8 +70,8 @@ def _told(run: Left) -> str:
 def _differences(runs: Sequence[Left]) -> list[str]:
     """What makes numbers of these runs hard to compare."""
     says = []
-    for name, path in (("models", ("model",)), ("calibration data", ("data", "source"))):
-        values = {told(at(run.record, *path)) for run in runs}
+    for name, path in (("models", ("model",)), ("calibration data", ("data", "source", "source"))):
+        values = {told(at(run.record, *path)).rpartition("/")[2] for run in runs}
         if len(values) > 1:
             says.append(f"The runs are of different {name}: {'; '.join(sorted(values))}.")
     return says
@@ -88,7 +88,7 @@ def _table(runs: Sequence[Left], names: Sequence[str]) -> Table:
     rows.append(["damage predicted, nats a choice", *(plain(pair.dense) for pair in damages)])
     rows.append(["damage measured, nats a choice", *(plain(pair.kept) for pair in damages)])
     rows += _pair_rows([speed(run) for run in runs], _with_ratio)
-    return Table("Side by side: what the pruned models are", ["", *names], rows)
+    return Table("The pruned models side by side", ["", *names], rows)
 
 
 def _pair_rows(of_runs: Sequence[Sequence[Pair]], show: Callable[[Pair], str]) -> list[list[str]]:
@@ -205,7 +205,7 @@ def _scatter(
     return chart(name, says, drawn, Table(title, ["run", "size", labels[1]], rows))
 
 
-def _look(place: int) -> dict[str, str]:
+def _look(place: int) -> dict[str, Any]:
     return {"color": SERIES[place % len(SERIES)], "marker": MARKERS[place % len(MARKERS)]}
 
 

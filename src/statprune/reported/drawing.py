@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ VARIABLES = {
 }
 MARKERS, DASHES = "osD^vPX", ("-", "--", ":", "-.")
 
-WIDTH = 330.0
+WIDTH = 290.0
 """Points; a figure fits into a telephone's page without shrinking."""
 
 STYLE = {
@@ -83,7 +83,7 @@ class Chart:
     Attributes:
         name: of its files, and of its parts on the page; unique on a page.
         title: what is drawn.
-        says: what a reader sees in it, in one sentence: its accessible name with the title.
+        says: what a reader sees in it: its accessible name with the title.
         figure: as drawn.
         svg: the same as a file.
         table: the numbers that are drawn.
@@ -102,8 +102,10 @@ def style() -> Iterator[None]:
     """Within it figures are drawn and written, whatever the user's own settings are; these come back."""
     import matplotlib  # noqa: PLC0415 - help and version do without, and start at once
 
-    rules = {name: value for name, value in matplotlib.rcParamsDefault.items() if "backend" not in name}
-    with matplotlib.rc_context({**rules, **STYLE}), warnings.catch_warnings():  # type: ignore[arg-type]
+    rules: dict[Any, Any] = {
+        name: value for name, value in matplotlib.rcParamsDefault.items() if "backend" not in name
+    }
+    with matplotlib.rc_context(rules | STYLE), warnings.catch_warnings():
         # Of names in scripts that the PNG's font lacks; the SVG keeps the text.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
@@ -117,7 +119,7 @@ def axes(title: str, height: float, x: str = "", y: str = "", *, alike: bool = F
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     figure = Figure(figsize=(WIDTH / 72, height / 72), layout=None if alike else "constrained")
-    made = figure.add_axes((0.19, 92 / height, 0.78, 1 - 116 / height)) if alike else figure.add_subplot()
+    made = figure.add_axes((0.18, 90 / height, 0.79, 1 - 116 / height)) if alike else figure.add_subplot()
     made.set_title(title, loc="left")
     made.set_xlabel(x)
     made.set_ylabel(y)

@@ -70,7 +70,7 @@ def sizes(left: Left) -> list[Pair]:
             "weights and biases of attention and feed-forward, all blocks",
         ),
         (
-            "MACs of these a token",
+            "MACs that can be pruned, a token",
             ("cost", "macs"),
             whole,
             "MACs",
@@ -152,9 +152,11 @@ def metrics(result: Any) -> list[Metric]:
         points = bool(result.get("higher_is_better"))
         name = f"{told(result.get('metric'))} of {told(result.get('task'))}"
         return [Metric(name, number(result.get("score")), points, 1 if points else -1)]
-    named = (("perplexity", "perplexity"), ("loss", "masked-token loss, nats"))
+    named = (("perplexity", "perplexity"), ("loss", "masked-token loss"))
+    source = at(result, "protocol", "data", "source")
+    of = f" of {source.rpartition('/')[2]}" if isinstance(source, str) else ""
     return [
-        Metric(title, number(at(result, name)), False, -1)
+        Metric(title + of, number(at(result, name)), False, -1)
         for name, title in named
         if number(at(result, name)) is not None
     ]

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from itertools import groupby
-from math import floor, log10
 from typing import TYPE_CHECKING
 
 from statprune.reported.drawing import (
@@ -47,14 +46,14 @@ def _part(part: str, cuts: Sequence[Cut]) -> Chart:
     drawn = axes(title, 76 + 17 * len(cuts), unit)
     for row, cut in enumerate(cuts):
         _row(drawn, row, cut, COLOURS.get(part, BLUE))
-        drawn.text(most * 1.02, row, f"{cut.width} of {cut.units}", va="center", ha="left", fontsize=10)
+        drawn.text(most * 1.02, row, f"{cut.width:,} of {cut.units:,}", va="center", ha="left", fontsize=10)
     drawn.set_yticks(range(len(cuts)), [short(cut.block, 18) for cut in cuts])
     drawn.set_ylim(len(cuts) - 0.4, -0.6)
     drawn.set_xlim(0, most * 1.34)
     drawn.tick_params(axis="y", length=0)
     drawn.grid(False)
     drawn.spines["left"].set_visible(False)
-    drawn.set_xticks([0, most])
+    drawn.set_xticks([0, most], ["0", f"{most:,}"])
     kept, all_units = sum(cut.width or 0 for cut in cuts), sum(cut.units for cut in cuts)
     share = percent(kept / max(all_units, 1))
     says = f"{kept:,} of {all_units:,} are kept, {share}; filled is kept, grey removed"
@@ -94,27 +93,26 @@ def _listed(cut: Cut) -> str:
 def curves(cuts: Sequence[Cut]) -> list[Chart]:
     """Error against width: a chart for each block, with a curve for each of its sites."""
     known = [cut for cut in cuts if cut.curve is not None]
-    lowest = _lowest(known)
     most = max(9, MOST_ROWS // max(len(known), 1))
     return [
-        _block(number, block, of_block, lowest, most)
+        _block(number, block, of_block, most)
         for number, (block, of_block) in enumerate(blocks(known).items())
     ]
 
 
-def _block(number: int, block: str, cuts: Sequence[Cut], lowest: float, most: int) -> Chart:
+def _block(number: int, block: str, cuts: Sequence[Cut], most: int) -> Chart:
     drawn = axes(short(block, 30), 290, "units kept, per cent", "relative error", alike=True)
     told = []
     for cut in cuts:
         name = part_names(cut.part)[0]
         error, _ = cut.chosen
         label = name if cut.width is None else f"{name}: {cut.width:,} of {cut.units:,}"
-        colour, shares, errors = COLOURS.get(cut.part, INK), *_points(cut, lowest, most)
+        colour, shares, errors = COLOURS.get(cut.part, INK), *_points(cut, most)
         drawn.plot(shares, errors, color=colour, label=short(label, 40), linestyle=_dash(cut.part))
         if error is not None and cut.share is not None:
             drawn.plot(
                 100 * cut.share,
-                max(error, lowest),
+                error,
                 color=colour,
                 marker=MARKERS.get(cut.part, "o"),
                 markersize=9,
@@ -125,23 +123,20 @@ def _block(number: int, block: str, cuts: Sequence[Cut], lowest: float, most: in
                 zorder=5,
             )
         told.append(label if error is None else f"{label}, error {plain(error)}")
-    drawn.set_yscale("log")
-    drawn.set_ylim(lowest, 1.6)
+    drawn.set_ylim(0, 1.04)
     drawn.set_xlim(0, 103)
-    drawn.minorticks_off()
-    drawn.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    drawn.legend(loc="upper left", bbox_to_anchor=(-0.19, -0.24), labelcolor=INK, borderaxespad=0)
+    drawn.legend(loc="upper left", bbox_to_anchor=(-0.18, -0.24), labelcolor=INK, borderaxespad=0)
     return chart(f"curve-{number}", "; ".join(told), drawn, _numbers(block, cuts, most))
 
 
-def _points(cut: Cut, lowest: float, most: int) -> tuple[list[float], list[float]]:
+def _points(cut: Cut, most: int) -> tuple[list[float], list[float]]:
     if cut.curve is None:
         return [], []
     pairs = list(zip(cut.curve.units, cut.curve.error, strict=True))
     kept = _thinned(len(pairs), most)
     return (
         [100 * pairs[each][0] / max(cut.units, 1) for each in kept],
-        [max(pairs[each][1], lowest) for each in kept],
+        [pairs[each][1] for each in kept],
     )
 
 
@@ -172,13 +167,6 @@ def _thinned(points: int, most: int) -> list[int]:
     if points <= most:
         return list(range(points))
     return sorted({round(each * (points - 1) / (most - 1)) for each in range(most)})
-
-
-def _lowest(cuts: Sequence[Cut]) -> float:
-    """The decade below every error that is chosen; what lies lower is drawn there."""
-    errors = [error for cut in cuts if (error := cut.chosen[0])]
-    least = min(errors, default=1e-3)
-    return float(10.0 ** max(-8, min(-2, floor(log10(least)))))
 
 
 def _dash(part: str) -> str:

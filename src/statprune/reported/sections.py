@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from shlex import quote
+from shlex import quote, split
 from typing import Any
 
 from statprune.reported import charts, network
@@ -106,11 +106,12 @@ def _tiles(
     ):
         pair = by_unit.get(unit)
         if pair is not None:
+            what = f" ({pair.name})" if pair.name == "parameters that can be pruned" else ""
             tiles.append(
                 Tile(
-                    name,
+                    f"{name} left",
                     percent(pair.share),
-                    f"{show(pair.dense)} before, {show(pair.kept)} after ({pair.name})",
+                    f"{show(pair.dense)} before, {show(pair.kept)} after{what}",
                 )
             )
     whole = next((pair for pair in of_quality if pair.change), None)
@@ -118,7 +119,7 @@ def _tiles(
         tiles.append(
             Tile(
                 whole.name.capitalize(),
-                whole.change,
+                f"{whole.change} points" if whole.points else whole.change,
                 f"{whole.show(whole.dense)} before, {whole.show(whole.kept)} after",
             )
         )
@@ -182,7 +183,7 @@ def _before_after(
         )
     pairs = [*of_size, *of_quality, *of_speed]
     rows = [pair.row for pair in pairs]
-    tables = [Table("Before and after", ["", "dense", "pruned", "change"], rows)] if rows else []
+    tables = [Table("Size, quality and speed", ["", "dense", "pruned", "change"], rows)] if rows else []
     protocols = list(dict.fromkeys((pair.name, pair.protocol) for pair in pairs if pair.protocol))
     drawn = charts.remaining([*of_size, *of_speed])
     drawn += charts.beside("quality", "Quality, dense and pruned", of_quality)
@@ -269,7 +270,7 @@ def _cost(record: Mapping[str, Any]) -> Section:
 def _repeat(left: Left) -> Section:
     record = left.record
     versions = {"statprune": record.get("statprune"), **_mapping(record.get("versions"))}
-    facts = [("versions", told(versions)), ("numbers are", told(record.get("dtype")))]
+    facts = [("versions", told(versions)), ("dtype", told(record.get("dtype")))]
     facts += [(name, told(record[name])) for name in ("fingerprints", "licence") if record.get(name)]
     data = _mapping(record.get("data"))
     facts += [
@@ -296,7 +297,13 @@ def command(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     except (KeyError, TypeError, ValueError, AttributeError):
         return []
     what = "the command; its --plan file is the plan below" if at(record, "recipe", "plan") else "the command"
-    return [(what, line)]
+    return [(what, folded_line(line))]
+
+
+def folded_line(line: str) -> str:
+    """A command with a line for every option, as a shell takes it."""
+    words = [quote(word) for word in split(line)]
+    return " ".join(f"\\\n  {word}" if word.startswith("--") else word for word in words)
 
 
 def quoted(text: str) -> str:

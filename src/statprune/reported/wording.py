@@ -90,7 +90,9 @@ def plain(value: float | None) -> str:
     """Any other number, to four digits."""
     if value is None:
         return MISSING
-    return f"{value:.2f}" if 10 <= abs(value) < 1e5 else f"{value:.4g}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4g}"
 
 
 def told(value: Any) -> str:
