@@ -200,7 +200,7 @@ def test_of_two_results_by_one_protocol_the_later_counts(tmp_path: Path) -> None
 
 def test_figures_and_templates_load_when_they_are_needed() -> None:
     check = (
-        "import sys, statprune, statprune.reported.write as w, statprune.reported.sections;"
+        "import sys, statprune, statprune.reported.write, statprune.reported.run_page;"
         "print([name for name in ('torch', 'matplotlib', 'jinja2') if name in sys.modules])"
     )
     ended = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)

@@ -11,7 +11,7 @@ from statprune.reported.network import number_blocks
 from statprune.reported.reading import Left
 from statprune.reported.sections import Page, Section
 from statprune.reported.sites import Cut, cuts, part_names
-from statprune.reported.wording import MISSING, at, number, percent, plain, short, told
+from statprune.reported.wording import MISSING, at, headed, number, percent, plain, short, told
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -158,7 +158,7 @@ def _against_size(
         if pair is not None and pair.kept is not None and (share := _share(run)) is not None
     ]
     dense = next((pair.dense for pair in pairs if pair is not None and pair.dense is not None), None)
-    title = f"{first.name.capitalize()} against size"
+    title = f"{headed(first.name)} against size"
     y = f"{short(first.unit, 30)}{better}"
     return _scatter(name, title, (_size_axis(runs), y), points, dense)
 

@@ -1,8 +1,10 @@
 """What the page of a measurement says: curves, and damage against what is kept."""
 
+from shlex import quote
+
 from statprune.reported import network
 from statprune.reported.reading import Left
-from statprune.reported.sections import Page, Section, curves_section, quoted
+from statprune.reported.sections import Page, Section, curves_section
 from statprune.reported.sites import cuts
 from statprune.reported.wording import at, told
 
@@ -26,7 +28,7 @@ def plan_page(left: Left) -> Page:
     facts += [
         (f"latency: {name}", told(value)) for name, value in _items(at(record, "latency", "conditions"))
     ]
-    folder = quoted(left.label)
+    folder = quote(left.label)
     budgets = Section(
         "budget",
         "Damage against what is kept",

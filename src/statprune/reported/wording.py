@@ -43,6 +43,11 @@ def short(text: str, most: int = 28) -> str:
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
+def headed(text: str) -> str:
+    """A text as a heading: its first letter large, the rest as it is."""
+    return text[:1].upper() + text[1:]
+
+
 def whole(value: float | None) -> str:
     """A count, its thousands apart."""
     return MISSING if value is None else f"{value:,.0f}"

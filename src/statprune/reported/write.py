@@ -13,7 +13,8 @@ from statprune.reported.drawing import style
 from statprune.reported.page import html, write_figures
 from statprune.reported.plan_page import plan_page
 from statprune.reported.reading import Left, read
-from statprune.reported.sections import Page, run_page
+from statprune.reported.run_page import run_page
+from statprune.reported.sections import Page
 
 PAGE = "report.html"
 
