@@ -7,7 +7,7 @@ import pytest
 
 import statprune
 from statprune.errors import InputError, OutputError
-from tests.reported.left_behind import leave, record, result
+from tests.reported.left_behind import gate, leave, record, result
 
 
 @pytest.mark.parametrize(
@@ -88,3 +88,20 @@ def test_a_comparison_needs_a_name_and_runs(tmp_path: Path) -> None:
         statprune.report(folder, tmp_path / "measured", out=tmp_path / "page.html")
     with pytest.raises(OutputError, match="is no folder"):
         statprune.report(folder, out=tmp_path / "nowhere" / "page.html")
+
+
+@pytest.mark.parametrize("spoilt", [None, "x", [[1]], {}, 10**400])
+def test_a_spoilt_part_is_left_out_and_the_rest_is_shown(tmp_path: Path, spoilt: object) -> None:
+    content = record(blocks=1, gate=gate())
+    for part, name in (
+        ("gate", "trials"),
+        ("gate", "max_drop"),
+        ("trace", "seconds"),
+        ("trace", "predicted"),
+    ):
+        content[part][name] = spoilt
+    content |= {name: spoilt for name in ("curves", "data", "versions", "notes", "bytes", "recipe")}
+    content["trace"]["sites"][0]["site"] = spoilt
+    folder = leave(tmp_path / "run", content, [result("benchmark", "this", {"pruned": spoilt})])
+    page = Path(statprune.report(folder).out).read_text()
+    assert f"{content['parameters']['kept']:,}" in page

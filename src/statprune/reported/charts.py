@@ -5,7 +5,7 @@ from itertools import groupby
 from typing import Any
 
 from statprune.reported.drawing import BLUE, GONE, INK, VERMILLION, Chart, Table, axes, chart
-from statprune.reported.facts import Pair
+from statprune.reported.facts import Pair, maps
 from statprune.reported.wording import at, number, percent, plain, seconds, short, size, told
 
 ROW = 38.0
@@ -139,7 +139,7 @@ def _unit(most: float, of: str) -> tuple[float, str]:
 
 def gate_charts(gate: Any) -> list[Chart]:
     """The trials of a gate: how far the score fell at every share tried, with the limit."""
-    trials = [each for each in at(gate, "trials") or () if number(at(each, "keep")) is not None]
+    trials = [each for each in maps(at(gate, "trials")) if number(at(each, "keep")) is not None]
     drawn_of = [each for each in trials if number(each.get("drop")) is not None]
     limit = number(at(gate, "max_drop"))
     if not drawn_of or limit is None:

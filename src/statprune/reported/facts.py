@@ -90,7 +90,7 @@ def quality(left: Left) -> list[Pair]:
     found: dict[str, dict[str, Any]] = {}
     gate = left.record.get("gate")
     if isinstance(gate, Mapping):
-        chosen = [each for each in _maps(gate.get("trials")) if each.get("keep") == gate.get("keep")]
+        chosen = [each for each in maps(gate.get("trials")) if each.get("keep") == gate.get("keep")]
         name = f"{told(gate.get('metric'))} of {told(gate.get('task'))}"
         points = gate.get("unit") == "points"
         metric = Metric(name, number(gate.get("dense")), points, 1 if points else -1)
@@ -146,7 +146,7 @@ def metrics(result: Any) -> list[Metric]:
                 False,
                 _sign(each.get("higher_is_better")),
             )
-            for each in _maps(result["scores"])
+            for each in maps(result["scores"])
         ]
     if isinstance(at(result, "task"), str):
         points = bool(result.get("higher_is_better"))
@@ -225,7 +225,8 @@ def _key(name: str, protocol: Any) -> str:
     return f"{name} {json.dumps(protocol, sort_keys=True, default=str)}"
 
 
-def _maps(content: Any) -> list[Mapping[str, Any]]:
+def maps(content: Any) -> list[Mapping[str, Any]]:
+    """The mappings in a list; none where it is no list."""
     each_of = content if isinstance(content, Sequence) and not isinstance(content, str) else ()
     return [each for each in each_of if isinstance(each, Mapping)]
 

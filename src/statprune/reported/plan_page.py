@@ -6,7 +6,7 @@ from statprune.reported import network
 from statprune.reported.reading import Left
 from statprune.reported.sections import Page, Section, curves_section
 from statprune.reported.sites import cuts
-from statprune.reported.wording import at, told
+from statprune.reported.wording import at, texts, told
 
 
 def plan_page(left: Left) -> Page:
@@ -42,7 +42,7 @@ def plan_page(left: Left) -> Page:
         ],
         charts=network.damage_by_share(found),
     )
-    notes = [told(each) for each in at(about, "notes") or ()]
+    notes = [told(each) for each in texts(at(about, "notes"))]
     made = [
         budgets,
         curves_section(found, marked=False),

@@ -13,6 +13,7 @@ from statprune.results import FOLDER as RESULTS
 from statprune.results import read as read_results
 
 MEASUREMENT = "measurement.json"
+MOST_UNITS = 10**9
 REMEDY = "Give a folder that `statprune compress --out` or `statprune plan --out` made."
 
 
@@ -52,7 +53,7 @@ def _record(folder: Path) -> Mapping[str, Any]:
     record = _cleaned(read_record(folder), path)
     for name, part in (("units", record.get("units")), ("plan.widths", record["plan"].get("widths"))):
         counts = list(part.values()) if isinstance(part, Mapping) else []
-        if not counts or not all(isinstance(each, int) and each >= 0 for each in counts):
+        if not counts or not all(isinstance(each, int) and 0 <= each < MOST_UNITS for each in counts):
             raise InputError(
                 f"{path} is no record of a run: '{name}' is to hold whole numbers by site, and is "
                 f"{str(part)[:60]!r}. {REMEDY}"

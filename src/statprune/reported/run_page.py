@@ -11,7 +11,7 @@ from statprune.reported.facts import Pair, damage, quality, shares, sizes, speed
 from statprune.reported.reading import Left
 from statprune.reported.sections import Page, Section, Tile, curves_section
 from statprune.reported.sites import Cut, cuts
-from statprune.reported.wording import at, count, headed, number, percent, plain, size, told
+from statprune.reported.wording import at, count, headed, number, percent, plain, size, texts, told
 
 
 def run_page(left: Left) -> Page:
@@ -90,9 +90,9 @@ def _tiles(
 
 
 def _warnings(record: Mapping[str, Any]) -> Section | None:
-    listed = [f"warning: {told(each)}" for each in _texts(at(record, "trace", "warnings"))]
-    listed += [f"note: {told(each)}" for each in _texts(record.get("notes"))]
-    listed += [f"note: {told(each)}" for each in _texts(at(record, "gate", "notes"))]
+    listed = [f"warning: {told(each)}" for each in texts(at(record, "trace", "warnings"))]
+    listed += [f"note: {told(each)}" for each in texts(record.get("notes"))]
+    listed += [f"note: {told(each)}" for each in texts(at(record, "gate", "notes"))]
     if not listed:
         return Section("warnings", "Warnings and notes", says=["None was raised."])
     return Section("warnings", "Warnings and notes", listed=listed)
@@ -222,7 +222,7 @@ def command(record: Mapping[str, Any]) -> list[tuple[str, str]]:
 
     try:
         line = command_of(record)
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return []
     what = "the command; its --plan file is the plan below" if at(record, "recipe", "plan") else "the command"
     return [(what, folded_line(line))]
@@ -236,7 +236,3 @@ def folded_line(line: str) -> str:
 
 def _mapping(content: Any) -> Mapping[str, Any]:
     return content if isinstance(content, Mapping) else {}
-
-
-def _texts(content: Any) -> list[Any]:
-    return list(content) if isinstance(content, Sequence) and not isinstance(content, str) else []

@@ -74,7 +74,7 @@ def cuts(left: Left) -> list[Cut]:
         return _measured(left.record)
     traced = at(left.record, "trace", "sites")
     lines = traced if isinstance(traced, Sequence) else ()
-    done = {each["site"]: each for each in lines if isinstance(each, Mapping) and "site" in each}
+    done = {each["site"]: each for each in lines if isinstance(at(each, "site"), str)}
     widths, curves = left.record["plan"]["widths"], left.record.get("curves")
     return [
         Cut(

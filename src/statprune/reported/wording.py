@@ -111,3 +111,8 @@ def told(value: Any) -> str:
     if value is None:
         return "none"
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def texts(content: Any) -> list[Any]:
+    """The members of a list; none where it is no list."""
+    return list(content) if isinstance(content, Sequence) and not isinstance(content, str) else []
