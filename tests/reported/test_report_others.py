@@ -72,7 +72,7 @@ def measured(folder: Path) -> Path:
         for block in range(2)
         for part, units in (("attention", 8), ("feed_forward", 400))
     }
-    content = {"format": 1, "model": "tiny", "fingerprint": "abc123", "context": 64, "latency": None}
+    content = {"format": 1, "model": "/private/tiny", "fingerprint": "abc123", "context": 64, "latency": None}
     content |= {"about": {"torch": "2.13.0", "notes": ["a note"]}, "data": {"samples": 16}, "curves": curves}
     (folder / "measurement.json").write_text(json.dumps(content))
     return folder
@@ -83,6 +83,7 @@ def test_a_measurement_shows_curves_and_damage(tmp_path: Path) -> None:
     said = words(written)
     assert written.charts == 3
     assert "tiny was measured once; nothing is pruned yet. 4 sites can be narrowed." in said
+    assert "/private" not in said
     assert "a note" in said
     assert "abc123" in said
     assert "attention 4 of 8 0.5 0.05" in said  # the root of the squared error, and the damage measured there

@@ -158,7 +158,7 @@ def _against_size(
         if pair is not None and pair.kept is not None and (share := _share(run)) is not None
     ]
     dense = next((pair.dense for pair in pairs if pair is not None and pair.dense is not None), None)
-    title = f"{headed(first.name)} against size"
+    title = headed(first.name)
     y = f"{short(first.unit, 30)}{better}"
     return _scatter(name, title, (_size_axis(runs), y), points, dense)
 
@@ -172,7 +172,7 @@ def _damage_against_size(runs: Sequence[Left], names: Sequence[str]) -> list[Cha
     if not points:
         return []
     axis = (_size_axis(runs), "nats a choice, less is better")
-    return [_scatter("damage", "Damage measured against size", axis, points, None)]
+    return [_scatter("damage", "Damage measured", axis, points, None)]
 
 
 def _scatter(
@@ -182,7 +182,7 @@ def _scatter(
     points: Sequence[Point],
     dense: float | None,
 ) -> Chart:
-    drawn = axes(short(title, 44), 250 + 16 * len(points), *labels)
+    drawn = axes(short(title, 32), 250 + 16 * len(points), *labels)
     for point in points:
         look = _look(point.place)
         drawn.plot(

@@ -133,7 +133,7 @@ class Metric:
     @property
     def unit(self) -> str:
         """What it is counted in."""
-        return "points, 0 to 100" if self.points else self.name
+        return "points, 0 to 100" if self.points else self.name.partition(" of ")[0]
 
 
 def metrics(result: Any) -> list[Metric]:

@@ -13,6 +13,7 @@ def plan_page(left: Left) -> Page:
     """The page of a folder that `plan` has left; to be called where `drawing.style` holds."""
     record, found = left.record, cuts(left)
     model = told(record.get("model") or "a model without a name")
+    model = model.rpartition("/")[2] if model.startswith("/") else model  # a private place stays private
     about = record.get("about")
     facts = [
         (name.replace("_", " "), told(value))
