@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / ".venv-supply" / "bin"
 """Where `make audit` has installed what builds and lists."""
 BARE = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+BARE |= {"OMP_NUM_THREADS": "1"}
 
 CONSUMER = """
 from typing import assert_type
