@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from statprune.pipeline import Result, compress
     from statprune.planning import plan
     from statprune.quality import evaluate
+    from statprune.reported.write import Reported, report
     from statprune.reports import Report, Reporter
     from statprune.version import __version__
 
@@ -43,6 +44,7 @@ __all__ = [
     "Plan",
     "Pushed",
     "Report",
+    "Reported",
     "Reporter",
     "Result",
     "StatpruneError",
@@ -60,6 +62,7 @@ __all__ = [
     "plan",
     "push",
     "register",
+    "report",
     "smallest",
     "together",
 ]
@@ -75,6 +78,7 @@ _HOMES = {
     "Plan": "budget.plan",
     "Pushed": "hub",
     "Report": "reports",
+    "Reported": "reported.write",
     "Reporter": "reports",
     "Result": "pipeline",
     "StatpruneError": "errors",
@@ -92,6 +96,7 @@ _HOMES = {
     "plan": "planning",
     "push": "hub",
     "register": "anatomy.lookup",
+    "report": "reported.write",
     "smallest": "gate",
     "together": "engine.group",
 }

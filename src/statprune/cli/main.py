@@ -20,6 +20,7 @@ from statprune.cli.json_alone import json_alone
 from statprune.cli.many import leave, prints, refuse_unshared
 from statprune.cli.plan import plan_command
 from statprune.cli.push import push_command
+from statprune.cli.report import report_command
 from statprune.cli.show import as_json
 from statprune.errors import InputError, StatpruneError
 from statprune.started import own_number, started_many
@@ -42,6 +43,7 @@ app.command("plan")(plan_command)
 app.command("compress")(compress_command)
 app.command("evaluate")(evaluate_command)
 app.command("benchmark")(benchmark_command)
+app.command("report")(report_command)
 app.command("export")(export_command)
 app.command("push")(push_command)
 app.command("demo")(demo_command)
