@@ -14,7 +14,7 @@ from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import SkipParser
 from sybil.parsers.markdown.lexers import FencedCodeBlockLexer
 
-from tests.documents.shell import run_shell
+from tests.documents.shell import clear, run_shell
 
 READ: dict[str, Callable[[str], object]] = {"json": json.loads, "toml": tomllib.loads, "yaml": yaml.safe_load}
 SHOWN = ("text",)
@@ -69,6 +69,8 @@ def _evaluate(example: Example) -> None:
     word = _word(example.region)
     title = re.search(r'title="([^"]+)"', example.region.lexemes["language"])
     if word == "python":
+        for out in re.findall(r'\bout="([^"]+)"', example.parsed):
+            clear(Path(out))
         PythonEvaluator()(example)
     elif word == "sh":
         run_shell(example.parsed)

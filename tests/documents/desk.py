@@ -5,7 +5,6 @@ hub is a row of `DATA_SETS`, read in place of `datasets.load_dataset`. The text 
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,16 +12,18 @@ from typing import Any
 
 import datasets
 import pytest
+import torch
 import transformers
 
 import statprune
 from statprune.anatomy import lookup
 from statprune.calibration import sources
 from statprune.demo import CALIBRATION, EVALUATION, MODEL
-from tests.saved import save_tiny
 from tests.tiny import tiny_model
 
-CONTEXT = 256
+CONTEXT = 128
+LENGTH = 400
+"""Characters of a text: blocks shall run, not take long."""
 LLAMAS = ("MODEL", "model-folder", "BIG", "meta-llama/Llama-2-7b-hf", "Qwen/Qwen2.5-0.5B")
 CLASSIFIERS = ("classifier-folder", "textattack/bert-base-uncased-SST-2")
 SMALLER = ("smaller",)
@@ -41,7 +42,7 @@ def build_desk(root: Path) -> Path:
     _linked(root, llama, LLAMAS)
     classifier = _with_tokenizer(root / ".classifier", "bert", head="BertForSequenceClassification")
     _linked(root, classifier, CLASSIFIERS)
-    rows = [_row(line, number) for number, line in enumerate(_lines(CALIBRATION)[:160])]
+    rows = [_row(line, number) for number, line in enumerate(_lines(CALIBRATION)[:40])]
     held = [_row(line, number) for number, line in enumerate(_lines(EVALUATION)[:40])]
     for name in TEXTS:
         (root / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -51,7 +52,7 @@ def build_desk(root: Path) -> Path:
     thin = root / ".smaller"
     statprune.compress(llama, keep=0.75, data=[row["text"] for row in rows], samples=8, out=thin, device="cpu")
     _linked(root, thin, SMALLER)
-    _olmo(root / "OLMO")
+    _linked(root, _with_tokenizer(root / ".olmo", "olmo"), ("allenai/OLMo-1B-hf",))
     return root
 
 
@@ -95,13 +96,14 @@ def _lines(path: Path) -> list[str]:
 
 def _row(text: str, number: int) -> dict[str, Any]:
     first, second = text[:60], text[60:120]
-    return {"text": text, "sentence": first, "sentence1": first, "sentence2": second, "label": number % 2}
+    return {"text": text[:LENGTH], "sentence": first, "sentence1": first, "sentence2": second, "label": number % 2}
 
 
 def _with_tokenizer(folder: Path, model_type: str, *, head: str | None = None) -> Path:
     """A tiny model of random weights with the tokenizer of the model that ships."""
     sizes = {"vocab_size": 512, "max_position_embeddings": CONTEXT, "pad_token_id": 0}
-    tiny_model(model_type, head=head, **sizes).save_pretrained(folder)
+    model = tiny_model(model_type, head=head, **sizes) if model_type != "olmo" else _olmo(sizes)
+    model.save_pretrained(folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(MODEL)
     if head is not None:
         tokenizer.pad_token = "<unk>"
@@ -109,12 +111,12 @@ def _with_tokenizer(folder: Path, model_type: str, *, head: str | None = None) -
     return folder
 
 
-def _olmo(folder: Path) -> None:
-    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2}
-    save_tiny(folder, "llama", vocab_size=64)
-    os.remove(folder / "model.safetensors")
-    config = transformers.OlmoConfig(**sizes, num_attention_heads=4, max_position_embeddings=64)
-    transformers.OlmoForCausalLM(config).save_pretrained(folder)
+def _olmo(sizes: dict[str, int]) -> transformers.PreTrainedModel:
+    """One of a type that has no entry."""
+    rest = {"hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4}
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(0)
+        return transformers.OlmoForCausalLM(transformers.OlmoConfig(**sizes, **rest)).eval()
 
 
 def _linked(root: Path, folder: Path, names: tuple[str, ...]) -> None:

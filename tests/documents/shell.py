@@ -43,7 +43,8 @@ def _statprune(words: list[str]) -> None:
     if ">" in words:
         target = Path(words[words.index(">") + 1])
         words = words[: words.index(">")]
-    _clear_out(words)
+    if "--out" in words and "--resume" not in words:
+        clear(Path(words[words.index("--out") + 1]))
     shown = io.StringIO()
     code: int | str | None = None
     try:
@@ -56,14 +57,12 @@ def _statprune(words: list[str]) -> None:
         target.write_text(shown.getvalue())
 
 
-def _clear_out(words: list[str]) -> None:
+def clear(out: Path) -> None:
     """A page may show two ways into the same folder; a reader takes one of them."""
-    if "--out" in words and "--resume" not in words:
-        out = Path(words[words.index("--out") + 1])
-        if out.is_symlink() or out.is_file():
-            out.unlink()
-        else:
-            shutil.rmtree(out, ignore_errors=True)
+    if out.is_symlink() or out.is_file():
+        out.unlink()
+    else:
+        shutil.rmtree(out, ignore_errors=True)
 
 
 def _can_be_installed(package: str) -> None:

@@ -10,9 +10,12 @@ from tests.documents.desk import build_desk, lay_out, sit_down
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WITH_BLOCKS = [page for page in PAGES if "```" in page.read_text(encoding="utf-8")]
-SLOW = {"docs/efficiency.md", "docs/serving.md"}
+SLOW = {"docs/guides/serve.md", "docs/serving.md"}
 """Pages that `make audit` runs."""
-LEFT_OUT: dict[str, int] = {}
+LEFT_OUT = {
+    "docs/guides/architecture.md": 1,
+    "docs/guides/serve.md": 3,
+}
 """How many blocks of a page are marked as not run; a new mark is a decision, taken here too."""
 
 
