@@ -21,7 +21,7 @@ from statprune.calibration import sources
 from statprune.demo import CALIBRATION, EVALUATION, MODEL
 from tests.tiny import tiny_model
 
-CONTEXT = 128
+CONTEXT = 256
 LENGTH = 400
 """Characters of a text: blocks shall run, not take long."""
 LLAMAS = ("MODEL", "model-folder", "BIG", "meta-llama/Llama-2-7b-hf", "Qwen/Qwen2.5-0.5B")
@@ -52,6 +52,7 @@ def build_desk(root: Path) -> Path:
     thin = root / ".smaller"
     statprune.compress(llama, keep=0.75, data=[row["text"] for row in rows], samples=8, out=thin, device="cpu")
     _linked(root, thin, SMALLER)
+    _linked(root, _sentences(root / ".sentences"), ("all-MiniLM-L6-v2",))
     _linked(root, _with_tokenizer(root / ".olmo", "olmo"), ("allenai/OLMo-1B-hf",))
     return root
 
@@ -108,6 +109,21 @@ def _with_tokenizer(folder: Path, model_type: str, *, head: str | None = None) -
     if head is not None:
         tokenizer.pad_token = "<unk>"
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _sentences(folder: Path) -> Path:
+    """A folder of sentence-transformers: a transformer, and the mean of its outputs."""
+    _with_tokenizer(folder, "bert", head="BertModel")
+    (folder / "1_Pooling").mkdir()
+    pooling = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    kinds = (("Transformer", ""), ("Pooling", "1_Pooling"))
+    modules = [
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for index, (kind, path) in enumerate(kinds)
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
     return folder
 
 
