@@ -25,7 +25,7 @@ CONTEXT = 256
 LENGTH = 400
 """Characters of a text: blocks shall run, not take long."""
 LLAMAS = ("MODEL", "model-folder", "BIG", "meta-llama/Llama-2-7b-hf", "Qwen/Qwen2.5-0.5B")
-CLASSIFIERS = ("classifier-folder", "textattack/bert-base-uncased-SST-2")
+CLASSIFIERS = ("CLASSIFIER", "classifier-folder", "textattack/bert-base-uncased-SST-2")
 SMALLER = ("smaller",)
 TEXTS = ("texts.jsonl", "train.jsonl", "calibration.jsonl")
 HELD_OUT = ("test.jsonl", "validation.jsonl")
