@@ -19,8 +19,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-# What takes longer, llama.cpp (compiled: a C++ compiler is needed), lm-evaluation-harness, and the oldest transformers supported.
-audit: $(VENV)/.installed-llama-cpp $(VENV)/.installed-harness $(OLDEST)/.installed $(QUANTISE)/.installed
+# What takes longer, pages in Chromium, llama.cpp (compiled: a C++ compiler is needed), lm-evaluation-harness, and the
+# oldest transformers supported.
+audit: $(VENV)/.installed-browser $(VENV)/.installed-llama-cpp $(VENV)/.installed-harness $(OLDEST)/.installed $(QUANTISE)/.installed
 	$(BIN)/python -m pytest -n 2 -m audit
 	$(BIN)/python -m pytest -n 2 tests/export tests/cli/test_export_gguf.py
 	$(BIN)/python -m pytest tests/evaluation/test_harness.py tests/cli/test_harness_command.py
@@ -61,4 +62,11 @@ $(VENV)/.installed-llama-cpp: $(VENV)/.installed-dev
 
 $(VENV)/.installed-harness: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,harness]'
+	touch $@
+
+# Chromium is Debian's package: as root, or by sudo; elsewhere install it beforehand.
+$(VENV)/.installed-browser: $(VENV)/.installed-dev
+	command -v chromium >/dev/null || { SUDO=$$(test $$(id -u) = 0 || echo sudo); \
+	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends chromium; }
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,browser]'
 	touch $@

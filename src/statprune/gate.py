@@ -175,6 +175,7 @@ def _result(run: Trials, max_trials: int, notes: tuple[str, ...]) -> Gated:
         examples=run.dense.examples,
         protocol=run.dense.protocol,
         notes=(*notes, *run.dense.notes),
+        max_trials=max_trials,
     )
     record = record_of(run.prepared, made.recipe, made.plan, made.trace) | {"gate": gate.to_json()}
     opened = run.prepared.opened

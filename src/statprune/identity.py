@@ -9,12 +9,12 @@ import torch
 import transformers
 
 from statprune.anatomy.ranks import Ranks, from_each
-from statprune.calibration.samples import Samples
-from statprune.checkpoint.unfinished import differences, digest_tensors
+from statprune.checkpoint.unfinished import differences
 from statprune.errors import InputError
 from statprune.measurement import Measurement
 from statprune.preparation import Prepared
 from statprune.recipe import Recipe
+from statprune.sampling import digest_of
 from statprune.version import __version__
 
 
@@ -27,7 +27,7 @@ def identity_of(prepared: Prepared, recipe: Recipe) -> dict[str, Any]:
         "data": {
             "samples": prepared.samples.protocol["samples"],
             "tokens": prepared.samples.tokens,
-            "content": _digest(prepared.samples),
+            "content": digest_of(prepared.samples),
         },
         "plan": None if prepared.plan is None else dict(prepared.plan.widths),
         "measured": None if measured is None else {**measured.about, "content": _digest_measured(measured)},
@@ -60,10 +60,3 @@ def _digest_measured(measurement: Measurement) -> str:
     ]
     latency = None if measurement.latency is None else measurement.latency.to_json()
     return sha256(json.dumps([curves, latency]).encode()).hexdigest()
-
-
-def _digest(samples: Samples) -> str:
-    digest = sha256()
-    for batch in samples.batches:
-        digest_tensors(digest, batch)
-    return digest.hexdigest()

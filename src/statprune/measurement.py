@@ -24,6 +24,7 @@ from statprune.anatomy.producers import module_at
 from statprune.anatomy.sites import Site
 from statprune.budget.allocate import Budget
 from statprune.budget.cost import Cost, Of, Price
+from statprune.budget.curves import drawn
 from statprune.budget.damage import DamageCurve, DamageCurves
 from statprune.budget.knapsack import knapsack, predicted, uniform_knapsack
 from statprune.budget.latency import Latency
@@ -96,6 +97,13 @@ class Measurement:
     def predicted(self, plan: Plan) -> float:
         """The divergence of the outputs that the plan is expected to cause, before any compensation."""
         return predicted(self.curves, plan)
+
+    def drawn(self, plan: Plan) -> dict[str, Any]:
+        """The curves with the widths of `plan`, as a run's record has them."""
+        return {
+            name: drawn(curve.error.tolist(), plan.widths[name], curve.damage().tolist())
+            for name, curve in self.curves.items()
+        }
 
 
 def fingerprint(anatomy: Anatomy, look: Callable[[int, nn.Module], None] | None = None) -> str:

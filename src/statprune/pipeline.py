@@ -1,6 +1,5 @@
 """The run on one page: check, load, calibrate, measure, allocate, compress, save and verify."""
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -14,9 +13,11 @@ from statprune.ahead import foreseeing, tell_chosen, tell_prepared
 from statprune.anatomy.lookup import Anatomy, anatomy_of
 from statprune.anatomy.ranks import ALONE, Ranks
 from statprune.anatomy.shelf import State
+from statprune.budget.curves import drawn_of
 from statprune.budget.plan import Plan
 from statprune.checkpoint.aside import check_output
-from statprune.checkpoint.save import RECORD_FILE, SavedFolder, save
+from statprune.checkpoint.record_file import read_record
+from statprune.checkpoint.save import SavedFolder, save
 from statprune.checkpoint.unfinished import unfinished
 from statprune.checkpoint.widths import adopt
 from statprune.engine.backends import maker_of
@@ -135,7 +136,7 @@ def compress(  # noqa: PLR0913 - all but one are named
         prepared = (
             prepare(opened, recipe, data) if source is None else prepare_measured(opened, recipe, source)
         )
-        trace.seconds["prepare"] = perf_counter() - started
+        trace.ended("prepare", started)
         prepared = begun_together(prepared, recipe, ranks, shelf, limit, scratch)
         if done is not None and not dry_run:
             return of_before(done, out, opened.tokenizer, ranks)
@@ -181,8 +182,7 @@ def saved(
 def of_before(facts: Mapping[str, Any], out: str | Path | None, tokenizer: Any, ranks: Ranks) -> Result:
     """What a run into `out` left that was killed behind its last step, maybe by another path to it."""
     folder = SavedFolder.of_json(facts).at(Path(out)) if ranks.rank == 0 and out is not None else None
-    text = None if folder is None else (folder.path / RECORD_FILE).read_text(encoding="utf-8")
-    record = json.loads(ranks.same(text))
+    record = ranks.same(None if folder is None else read_record(folder.path))
     plan = Plan(record["plan"]["widths"], record["plan"]["why"])
     return Result(None, plan, Trace.of_json(record["trace"]), record, tokenizer, folder, before=True)
 
@@ -198,7 +198,7 @@ def narrow(prepared: Prepared, recipe: Recipe, trace: Trace, progress: Progress,
     started = perf_counter()
     if isinstance(plan, Plan) and recipe.method == "refit":
         refit(model, anatomy, batches, plan, trace, progress)
-        trace.seconds["refit"] = perf_counter() - started
+        trace.ended("refit", started)
         return plan
     return stat(model, anatomy, batches, plan, _make(prepared, recipe), trace, progress)
 
@@ -212,6 +212,7 @@ def _decided(prepared: Prepared, recipe: Recipe, trace: Trace, progress: Progres
     if earlier is not None:
         facts = earlier.facts
         trace.predicted, trace.damage, trace.search = facts["predicted"], facts["damage"], facts["search"]
+        trace.curves = facts["curves"]
         return Plan(facts["widths"], facts["why"])
     plan = prepared.anatomy.ranks.same(_decide(prepared, recipe, trace, progress))
     facts = {
@@ -220,6 +221,7 @@ def _decided(prepared: Prepared, recipe: Recipe, trace: Trace, progress: Progres
         "predicted": trace.predicted,
         "damage": trace.damage,
         "search": trace.search,
+        "curves": trace.curves,
     }
     shelf.note("plan", 0, State(facts=facts))
     return plan
@@ -233,17 +235,20 @@ def _decide(prepared: Prepared, recipe: Recipe, trace: Trace, progress: Progress
     if recipe.method == "stat":
         batches, make = prepared.samples.batches, _make(prepared, recipe)
         curves, _ = measure(prepared.opened.model, prepared.anatomy, batches, make, progress)
-        trace.seconds["measure"] = perf_counter() - started
-        return stat_rule(recipe, prepared)(curves)
+        trace.ended("measure", started)
+        plan = stat_rule(recipe, prepared)(curves)
+        trace.curves = drawn_of(curves, plan.widths)
+        return plan
     measurement = prepared.measurement or surveyed(
         prepared, with_latency=recipe.of == "latency", progress=progress
     )
-    trace.seconds["survey"] = perf_counter() - started
+    trace.ended("survey", started)
     started = perf_counter()
     plan = allocated(prepared, recipe, measurement, trace, progress)
     if recipe.search:
-        trace.seconds["search"] = perf_counter() - started
+        trace.ended("search", started)
     trace.predicted, trace.damage = measurement.predicted(plan), measurement.about["damage"]
+    trace.curves = measurement.drawn(plan)
     return plan
 
 

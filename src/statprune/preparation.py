@@ -14,6 +14,7 @@ from statprune.budget.allocate import Budget, published, uniform
 from statprune.budget.cost import Cost, Price
 from statprune.budget.curves import Curves
 from statprune.budget.plan import Plan
+from statprune.budget.size import Size, size_of
 from statprune.calibration.samples import Samples
 from statprune.checkpoint.load import require_finite
 from statprune.checkpoint.offload import Lent
@@ -46,7 +47,7 @@ class Prepared:
 
     `plan` is known where the user gave one, or keeps everything; else None. `context` is the tokens that a
     token attends to, for counting MACs. `stock` is what `stock_units` finds. `fingerprint` is that of the
-    weights. `measurement` is there where the run starts from one.
+    weights, `dense` the size of the model. `measurement` is there where the run starts from one.
     """
 
     opened: Opened
@@ -57,6 +58,7 @@ class Prepared:
     notes: tuple[str, ...]
     stock: Mapping[str, list[int]]
     fingerprint: str
+    dense: Size
     measurement: Measurement | None = None
 
 
@@ -95,7 +97,7 @@ def prepare(opened: Opened, recipe: Recipe, data: Any) -> Prepared:
     if fitted is None and recipe.keep is not None and recipe.of != "latency":
         _require_reachable(recipe, Cost(recipe.of, context), stock, anatomy)
     notes = (*samples.notes, *short_of_rows(anatomy, samples, recipe))
-    return Prepared(opened, anatomy, samples, fitted, context, notes, stock, weights)
+    return Prepared(opened, anatomy, samples, fitted, context, notes, stock, weights, size_of(opened.model))
 
 
 def prepare_measured(opened: Opened, recipe: Recipe, folder: Path) -> Prepared:
@@ -113,7 +115,8 @@ def prepare_measured(opened: Opened, recipe: Recipe, folder: Path) -> Prepared:
     samples = measurement.samples
     _require_described(opened, anatomy, samples)
     notes = tuple(samples.notes)
-    return Prepared(opened, anatomy, samples, fitted, measurement.context, notes, stock, weights, measurement)
+    size, context = size_of(opened.model), measurement.context
+    return Prepared(opened, anatomy, samples, fitted, context, notes, stock, weights, size, measurement)
 
 
 def _checked_anatomy(opened: Opened, recipe: Recipe) -> tuple[Anatomy, str]:

@@ -8,15 +8,18 @@ import transformers
 
 from statprune.budget.cost import Cost
 from statprune.budget.plan import Plan
+from statprune.budget.size import size_of
 from statprune.engine.trace import Trace
 from statprune.preparation import Prepared
 from statprune.recipe import Recipe
+from statprune.sampling import digest_of
 from statprune.version import __version__
 
 
 def record_of(prepared: Prepared, recipe: Recipe, plan: Plan, trace: Trace) -> dict[str, Any]:
     """The content of statprune.json, JSON-able."""
     sites, model, name = prepared.anatomy.sites, prepared.opened.model, prepared.opened.name
+    size = size_of(model) if trace.sites else None  # without, the model is as it was
     costs = [Cost("params", prepared.context), Cost("macs", prepared.context)]
     return {
         "statprune": __version__,
@@ -36,8 +39,12 @@ def record_of(prepared: Prepared, recipe: Recipe, plan: Plan, trace: Trace) -> d
             }
             for cost in costs
         },
+        "parameters": {"dense": prepared.dense.parameters, "kept": None if size is None else size.parameters},
+        "bytes": {"dense": prepared.dense.bytes, "kept": None if size is None else size.bytes},
         "context": prepared.context,
         "data": prepared.samples.protocol,
+        "fingerprints": {"weights": prepared.fingerprint, "samples": digest_of(prepared.samples)},
         "notes": list(prepared.notes),
         "trace": trace.to_json(),
+        "curves": dict(trace.curves),
     }

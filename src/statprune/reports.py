@@ -3,7 +3,6 @@
 statprune.compress("model-folder", ..., progress=statprune.Reporter(print))
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from statprune.engine.progress import NOTHING, Facts
+from statprune.engine.resident import peak_resident
 from statprune.time_left import TimeLeft
 
 
@@ -115,7 +115,7 @@ class Reporter:
 def memory_in_use(device: str | None = None) -> Memory:
     """This process's memory, and that on the GPU `device`, such as "cuda:0"."""
     on_gpu = device is not None and device.startswith("cuda")
-    return Memory(_resident(), _peak(), torch.cuda.max_memory_allocated(device) if on_gpu else None)
+    return Memory(_resident(), peak_resident(), torch.cuda.max_memory_allocated(device) if on_gpu else None)
 
 
 def _resident() -> int | None:
@@ -127,12 +127,3 @@ def _resident() -> int | None:
     except (ImportError, OSError, ValueError, IndexError):
         return None
     return pages * resource.getpagesize()
-
-
-def _peak() -> int | None:
-    try:
-        import resource  # noqa: PLC0415 - not on Windows
-    except ImportError:
-        return None
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024  # bytes there, KiB elsewhere

@@ -1,5 +1,6 @@
 """Data -> calibration samples of a model, by one rule for every kind of it."""
 
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from statprune.calibration.images import images
 from statprune.calibration.pairs import pairs
 from statprune.calibration.samples import CHARACTERS_PER_TOKEN, POOL_FACTOR, Samples, sentences, windows
 from statprune.calibration.sound import sound
+from statprune.checkpoint.unfinished import digest_tensors
 from statprune.engine.backends import rows_seen
 from statprune.engine.divergence import HOLD_OUT
 from statprune.engine.trial import tokens_by_stack, tried
@@ -110,3 +112,11 @@ def short_of_rows(anatomy: Anatomy, samples: Samples, recipe: Recipe) -> tuple[s
         f"{rows} {what} for {columns} columns at {widest.name}: units beyond the {rows}th cannot be told "
         f"apart. Give more samples{', or longer ones' if rows == tokens else ', or use the gram backend'}.",
     )
+
+
+def digest_of(samples: Samples) -> str:
+    """A digest of the samples' content: what was drawn, to the bit."""
+    digest = sha256()
+    for batch in samples.batches:
+        digest_tensors(digest, batch)
+    return digest.hexdigest()

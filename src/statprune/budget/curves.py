@@ -1,9 +1,13 @@
 """Error as a function of units kept, one curve a site."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
+
+MOST_POINTS = 65
+"""Of a curve that is written down: enough for a picture, and few for a model of thousands of neurons."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,3 +32,32 @@ class Curve:
 
 
 Curves = Mapping[str, Curve]
+
+
+def drawn(
+    squared_error: Sequence[float], kept: int, damage: Sequence[float] | None = None, most: int = MOST_POINTS
+) -> dict[str, list[float] | list[int] | None]:
+    """A curve as a run's record has it, JSON-able: at most `most` widths and the one chosen.
+
+    Args:
+        squared_error: (units + 1,), squared relative error of the consumer's output at every width.
+        kept: the width chosen.
+        damage: (units + 1,), damage predicted at every width; None where none was measured.
+        most: widths, evenly spaced from none to all.
+
+    Returns:
+        "units": widths; "error": ||Y - Y_k||_F / ||Y||_F there; "damage", or None.
+    """
+    units = len(squared_error) - 1
+    count = min(most, units + 1)
+    widths = sorted({round(units * step / max(count - 1, 1)) for step in range(count)} | {kept})
+    return {
+        "units": widths,
+        "error": [float(max(float(squared_error[width]), 0.0) ** 0.5) for width in widths],
+        "damage": None if damage is None else [float(damage[width]) for width in widths],
+    }
+
+
+def drawn_of(curves: Curves, widths: Mapping[str, int]) -> dict[str, Any]:
+    """`drawn` of every site, with the widths chosen."""
+    return {name: drawn(curve.relative().tolist(), widths[name]) for name, curve in curves.items()}

@@ -16,6 +16,7 @@ from statprune.checkpoint.aside import aside
 from statprune.checkpoint.classes import RENAMED, auto_classes_of, class_named, stock_class_of, turn_into
 from statprune.checkpoint.finished import note_finished
 from statprune.checkpoint.modelling import MODELLING_FILE
+from statprune.checkpoint.record_file import RECORD_FILE
 from statprune.checkpoint.sentence_folder import (
     belongs_to,
     copy_rest,
@@ -27,7 +28,6 @@ from statprune.checkpoint.verify import Agreement, verify
 from statprune.checkpoint.verify_offloaded import verify_offloaded
 from statprune.checkpoint.widths import Encoding, encode
 
-RECORD_FILE = "statprune.json"
 _LEGAL = ("license", "licence", "notice", "use_policy")
 
 

@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 import statprune
-from statprune.cli.options import Debug, Device, Dtype, Entry, Json, Model, Seed, register_entries
+from statprune.cli.options import Debug, Device, Dtype, Entry, Json, Model, Record, Seed, register_entries
+from statprune.cli.recording import Recording
 from statprune.cli.show import as_json, quieten_libraries, say, show_protocol, table
 
 
@@ -28,6 +29,7 @@ def benchmark_command(
     compiled: Annotated[
         bool, typer.Option("--compile", help="Time forward passes by torch.compile as well.")
     ] = False,
+    record: Record = None,
     entry: Entry = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -38,6 +40,7 @@ def benchmark_command(
     """Measure size, memory and speed of a model, alone or beside the dense one in alternating runs."""
     quieten_libraries()
     register_entries(entry)
+    recording = Recording.asked(record, model)
     found = statprune.benchmark(
         model,
         against=against,
@@ -50,6 +53,8 @@ def benchmark_command(
         dtype=dtype,
         seed=seed,
     )
+    if recording is not None:
+        recording.keep("benchmark", found.to_json(), quiet=json)
     if json:
         as_json(found.to_json())
         return

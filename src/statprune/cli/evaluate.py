@@ -25,6 +25,7 @@ from statprune.cli.options import (
     MaybeData,
     ProgressMode,
     Quiet,
+    Record,
     Seed,
     SeqLen,
     TextColumn,
@@ -32,6 +33,7 @@ from statprune.cli.options import (
     register_entries,
 )
 from statprune.cli.progress import Shown, reporting
+from statprune.cli.recording import Recording
 from statprune.cli.show import as_json, quieten_libraries, say, show_protocol
 from statprune.evaluation.tasks import TASKS
 
@@ -56,6 +58,7 @@ def evaluate_command(
     num_fewshot: NumFewshot = None,
     limit: Limit = None,
     batch_size: BatchSize = None,
+    record: Record = None,
     entry: Entry = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -92,10 +95,12 @@ def evaluate_command(
     quieten_libraries()
     shown = Shown.of(progress, quiet=quiet, json=json, log_file=log_file)
     register_entries(entry)
+    recording = Recording.asked(record, model)
     if harness is not None:
         show_harness(
             model,
             shown,
+            recording,
             json=json,
             seed=seed,
             tasks=harness,
@@ -123,6 +128,9 @@ def evaluate_command(
         )
     if json:
         as_json(measured.to_json())
+    if recording is not None:
+        recording.keep("evaluation", measured.to_json(), quiet=json)
+    if json:
         return
     say(measured.headline())
     show_protocol(measured.protocol)

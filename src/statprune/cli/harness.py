@@ -7,6 +7,7 @@ import typer
 
 import statprune
 from statprune.cli.progress import Shown, reporting
+from statprune.cli.recording import Recording
 from statprune.cli.show import as_json, show_protocol, table
 
 if TYPE_CHECKING:
@@ -61,11 +62,15 @@ def require_alone(harness: str | None, of_harness: dict[str, Any], of_data: dict
             raise typer.BadParameter(f"{given!r}: {belongs}", param_hint=option)
 
 
-def show_harness(model: str, shown: Shown, *, json: bool, seed: int, **options: Any) -> None:
+def show_harness(
+    model: str, shown: Shown, recording: Recording | None, *, json: bool, seed: int, **options: Any
+) -> None:
     """Evaluate, and print scores and protocol."""
     with reporting(shown) as on_block:
         # --seed 0, the default, leaves the seeds that the harness's own command line takes.
         found = statprune.harness(model, progress=on_block, seed=seed or None, **options)
+    if recording is not None:
+        recording.keep("harness", found.to_json(), quiet=json)
     if json:
         as_json(found.to_json())
         return

@@ -54,6 +54,14 @@ Entry = Annotated[
         help="A TOML file that describes a kind of model which this package does not know; repeatable.",
     ),
 ]
+Record = Annotated[
+    Path | None,
+    typer.Option(
+        help="Keep the result in this folder, which compress has made, for its report and its model card: "
+        "that of the model in it, or of the dense one.",
+        show_default=False,
+    ),
+]
 Resume = Annotated[
     bool,
     typer.Option("--resume", help="Go on with a run into the same folder that did not end, block by block."),

@@ -25,7 +25,7 @@ from statprune.anatomy.lookup import Anatomy
 from statprune.anatomy.parts import SiteKind
 from statprune.anatomy.shelf import State
 from statprune.anatomy.sites import Site
-from statprune.budget.curves import Curve, Curves
+from statprune.budget.curves import Curve, Curves, drawn_of
 from statprune.budget.plan import Plan
 from statprune.calibration.batches import Batch
 from statprune.calibration.share import share
@@ -115,7 +115,8 @@ def stat(
         kept = not anatomy.shelf.lends
         curves, factors = measure(model, anatomy, batches, make, progress, keep_factors=kept)
         plan = anatomy.ranks.same(plan(curves))
-        trace.seconds["measure"] = perf_counter() - started
+        trace.curves = drawn_of(curves, plan.widths)
+        trace.ended("measure", started)
     started = perf_counter()
     sites = [site for site in anatomy.sites if plan[site] < site.units]
     missing = [site for site in sites if site.kind == "feed_forward" and site.name not in factors]
@@ -144,7 +145,7 @@ def stat(
                 _prune(anatomy, block, site, walked.pop(site.name), plan[site], trace)
             anatomy.shelf.note("prune", index, narrowed(block, trace, since, thin, anatomy.ranks))
         progress("prune", index + 1, last + 1, trace.facts(recalled=earlier is not None))
-    trace.seconds["prune"] = perf_counter() - started
+    trace.ended("prune", started)
     return plan
 
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from time import perf_counter
 from typing import Any
 
 from statprune.anatomy.sites import Site
 from statprune.engine.progress import Facts
+from statprune.engine.resident import peak_memory
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,10 @@ class Trace:
     sites: list[SiteTrace] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time by stage."""
+    memory: dict[str, int] = field(default_factory=dict)
+    """The most memory that the process had taken when a stage ended, in bytes; on a GPU that of the GPU."""
+    curves: dict[str, Any] = field(default_factory=dict)
+    """Error, and damage predicted, against width, by site (budget/curves.py); of what was measured."""
     warnings: list[str] = field(default_factory=list)
     search: list[dict[str, Any]] = field(default_factory=list)
     """Plans that a search has tried: widths, and the divergence measured."""
@@ -41,6 +47,13 @@ class Trace:
     """What these two numbers are, in words."""
     divergence: float | None = None
     """What was measured afterwards, on every fourth calibration sample; None for methods that do not."""
+
+    def ended(self, stage: str, started: float) -> None:
+        """Note what a stage that began at `started` (perf_counter) has taken."""
+        self.seconds[stage] = perf_counter() - started
+        most = peak_memory()
+        if most is not None:
+            self.memory[stage] = most
 
     def add(
         self,
@@ -69,8 +82,8 @@ class Trace:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able content."""
-        return asdict(self)
+        """JSON-able content; without the curves, which a record has beside it."""
+        return {name: value for name, value in asdict(self).items() if name != "curves"}
 
     @staticmethod
     def of_json(content: Mapping[str, Any]) -> "Trace":

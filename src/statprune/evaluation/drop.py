@@ -96,6 +96,7 @@ class Gate:
         examples: how many were asked.
         protocol: that of the dense score, which is that of the trials.
         notes: what the user should know, one sentence each.
+        max_trials: trials allowed.
     """
 
     task: str
@@ -110,6 +111,7 @@ class Gate:
     examples: int
     protocol: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+    max_trials: int | None = None
 
     @property
     def chosen(self) -> Trial:
