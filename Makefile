@@ -5,7 +5,7 @@ OLDEST := .venv-oldest
 QUANTISE := .venv-quantise
 BIN := $(VENV)/bin
 
-.PHONY: demo test check audit format clean
+.PHONY: demo test check audit format docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/statprune demo
@@ -28,12 +28,16 @@ audit: $(VENV)/.installed-browser $(VENV)/.installed-llama-cpp $(VENV)/.installe
 	$(QUANTISE)/bin/python -m pytest -m audit tests/serving/test_quantise_afterwards.py
 	$(OLDEST)/bin/python -m pytest -n 2 tests/contracts tests/checkpoint tests/engine
 
+# The site, in site/, with the notebooks' outputs; a broken link, anchor or name fails it.
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 STATPRUNE_DOCS_EXECUTE=1 $(BIN)/mkdocs build --strict
+
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(QUANTISE) demo-output .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf site $(VENV) $(OLDEST) $(QUANTISE) demo-output .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
