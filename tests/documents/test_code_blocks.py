@@ -10,7 +10,7 @@ from tests.documents.desk import build_desk, lay_out, sit_down
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WITH_BLOCKS = [page for page in PAGES if "```" in page.read_text(encoding="utf-8")]
-SLOW = {"docs/guides/serve.md", "docs/serving.md"}
+SLOW = {"docs/efficiency.md", "docs/guides/serve.md", "docs/serving.md"}
 """Pages that `make audit` runs."""
 LEFT_OUT = {
     "docs/guides/architecture.md": 1,
