@@ -1,7 +1,7 @@
 """What mkdocs is told beside mkdocs.yml: pages that lie elsewhere in the tree, and pages that are generated.
 
-Links are written as they work on the page of a repository's host, `../benchmarks/log.md`; where the site has the
-page elsewhere, they are put right when it is built.
+Links are written as they work where the repository is hosted, `../benchmarks/log.md`; they are put right when the
+site is built, which has some pages elsewhere.
 """
 
 import os
@@ -11,9 +11,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import nbformat
+import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from nbclient import NotebookClient
+from nbconvert import MarkdownExporter
+from typer.cli import get_docs_for_click
+
+import statprune
+from statprune.cli.main import app
 
 ROOT = Path(__file__).parents[1]
 ELSEWHERE = ("CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/**/*.md", "benchmarks/**/*.svg")
@@ -78,7 +86,7 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 
 def _on_the_site(link: str, source: str) -> str:
     """Where a link of a page leads on the site: docs/ is its root, and what lies elsewhere keeps its path."""
-    beside = source.startswith("benchmarks/") or "/" not in source and source.isupper() or source in ELSEWHERE
+    beside = source.startswith("benchmarks/") or source in ELSEWHERE
     folder = posixpath.dirname(source if beside else f"docs/{source}")
     target = posixpath.normpath(posixpath.join(folder, link))
     here = posixpath.dirname(source) or "."
@@ -87,8 +95,6 @@ def _on_the_site(link: str, source: str) -> str:
 
 def _names(_: str) -> Iterator[str]:
     """Everything in `statprune.__all__`, functions before classes."""
-    import statprune
-
     public = [name for name in statprune.__all__ if not name.startswith("_")]
     for name in sorted(public, key=lambda name: (name[0].isupper(), name)):
         yield f"::: statprune.{name}"
@@ -104,11 +110,6 @@ def _package(name: str) -> Iterator[str]:
 
 def _commands(_: str) -> Iterator[str]:
     """Every command of the parser, as typer describes it."""
-    import typer
-    from typer.cli import get_docs_for_click
-
-    from statprune.cli.main import app
-
     command: Any = typer.main.get_command(app)
     with command.make_context("statprune", [], resilient_parsing=True) as context:
         told = get_docs_for_click(obj=command, ctx=context, name="statprune")
@@ -118,13 +119,8 @@ def _commands(_: str) -> Iterator[str]:
 
 def _notebook(path: Path) -> str:
     """A notebook as a page: with its outputs where `STATPRUNE_DOCS_EXECUTE` is set (`make docs` sets it)."""
-    import nbformat
-    from nbconvert import MarkdownExporter
-
     notebook = nbformat.read(path, as_version=4)
     if os.environ.get(EXECUTE):
-        from nbclient import NotebookClient
-
         NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(path.parent)}}).execute()
     page, _ = MarkdownExporter().from_notebook_node(notebook)
     return str(page)

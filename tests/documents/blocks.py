@@ -23,7 +23,7 @@ SHOWN = ("text",)
 
 @dataclass
 class Ran:
-    """How many blocks of a page ran or were read, were only shown, and were left out, by line, with their reasons."""
+    """Blocks of a page that ran or were read, that were only shown, and by line why others were left out."""
 
     run: int = 0
     shown: int = 0

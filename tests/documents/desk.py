@@ -1,7 +1,7 @@
 """The folder in which the documentation's blocks run: what they name is there, small, and nothing is fetched.
 
-A model of the hub is a folder of its name, so that `meta-llama/Llama-2-7b-hf` opens a tiny Llama; a data set of the
-hub is a row of `DATA_SETS`, read in place of `datasets.load_dataset`. The text of a block stays as it is.
+A model of the hub is a folder of its name, so that `meta-llama/Llama-2-7b-hf` opens a tiny Llama; a data set
+of the hub is a row of `DATA_SETS`, read in place of `datasets.load_dataset`. The text of a block stays as it is.
 """
 
 import json
@@ -50,7 +50,9 @@ def build_desk(root: Path) -> Path:
         (root / name).write_text("".join(json.dumps(row) + "\n" for row in held))
     (root / "sentences.txt").write_text("\n".join(row["sentence"] for row in rows))
     thin = root / ".smaller"
-    statprune.compress(llama, keep=0.75, data=[row["text"] for row in rows], samples=8, out=thin, device="cpu")
+    statprune.compress(
+        llama, keep=0.75, data=[row["text"] for row in rows], samples=8, out=thin, device="cpu"
+    )
     _linked(root, thin, SMALLER)
     _linked(root, _sentences(root / ".sentences"), ("all-MiniLM-L6-v2",))
     _linked(root, _with_tokenizer(root / ".olmo", "olmo"), ("allenai/OLMo-1B-hf",))
@@ -97,7 +99,13 @@ def _lines(path: Path) -> list[str]:
 
 def _row(text: str, number: int) -> dict[str, Any]:
     first, second = text[:60], text[60:120]
-    return {"text": text[:LENGTH], "sentence": first, "sentence1": first, "sentence2": second, "label": number % 2}
+    return {
+        "text": text[:LENGTH],
+        "sentence": first,
+        "sentence1": first,
+        "sentence2": second,
+        "label": number % 2,
+    }
 
 
 def _with_tokenizer(folder: Path, model_type: str, *, head: str | None = None) -> Path:

@@ -1,4 +1,4 @@
-"""Shell blocks, line by line: `statprune` runs in this process, what sets things up is looked up, nothing is installed."""
+"""Shell blocks, line by line: `statprune` runs in this process; what installs or builds is looked up."""
 
 import io
 import re
@@ -33,9 +33,13 @@ def _command(words: list[str]) -> None:
         for package in words[2:]:
             _can_be_installed(package)
     elif words[0] == "make":
-        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), f"no target {words[1]}"
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), (
+            f"no target {words[1]}"
+        )
     else:
-        raise AssertionError(f"{shlex.join(words)}: the tests know no such command; mark the block, with a reason")
+        raise AssertionError(
+            f"{shlex.join(words)}: the tests know no such command; mark the block, with a reason"
+        )
 
 
 def _statprune(words: list[str]) -> None:

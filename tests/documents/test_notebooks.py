@@ -34,4 +34,3 @@ def test_it_runs(path: Path, tmp_path: Path) -> None:
     printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
     assert "keep 0.7" in printed
     assert list(tmp_path.iterdir()) == [], "it cleans up behind itself"
-    print(printed)

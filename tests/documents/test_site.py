@@ -75,7 +75,6 @@ def _pages(site: Path) -> Iterator[tuple[str, str]]:
 def test_no_page_asks_anything_of_another_machine(site: Path) -> None:
     pages = dict(_pages(site))
     assert len(pages) > 50
-    print(len(pages), "pages")
     assert {name: found for name, page in pages.items() if (found := off_site(page))} == {}
     for path in site.rglob("*.css"):
         assert [found for found in Requests(path.read_text()).found if OFF_SITE.match(found)] == [], path
