@@ -1,7 +1,7 @@
 """What mkdocs is told beside mkdocs.yml: pages that lie elsewhere in the tree, and pages that are generated.
 
-Links are written as they work where the repository is hosted, `../benchmarks/log.md`; they are put right when the
-site is built, which has some pages elsewhere.
+Links are written as they work where the repository is hosted, `../benchmarks/log.md`; they are put right when
+the site is built, which has some pages elsewhere.
 """
 
 import os

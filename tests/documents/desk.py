@@ -1,7 +1,7 @@
 """The folder in which the documentation's blocks run: what they name is there, small, and nothing is fetched.
 
 A model of the hub is a folder of its name, so that `meta-llama/Llama-2-7b-hf` opens a tiny Llama; a data set
-of the hub is a row of `DATA_SETS`, read in place of `datasets.load_dataset`. The text of a block stays as it is.
+of the hub is a row of `DATA_SETS`, read in place of `datasets.load_dataset`. A block's text stays as it is.
 """
 
 import json

@@ -116,7 +116,7 @@ def test_pages_can_be_searched(site: Path) -> None:
 
 
 WRONG = {
-    "[a](gone.md)": "target 'gone.md'",
+    "[a](gone.md)": "a link 'gone.md', but the target is not found",
     "[a](reference/linalg.md#statprune.linalg.gram.Nothing)": "does not contain an anchor",
     "[a][statprune.nothing]": "cross-reference target 'statprune.nothing'",
     "[a](/absolute.md)": "absolute link '/absolute.md'",
