@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 OLDEST := .venv-oldest
 QUANTISE := .venv-quantise
+SUPPLY := .venv-supply
 BIN := $(VENV)/bin
 
-.PHONY: demo test check audit format docs clean
+.PHONY: demo test check audit sbom advisories docs format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/statprune demo
@@ -21,7 +22,7 @@ check: $(VENV)/.installed-dev
 
 # What takes longer, pages in Chromium, llama.cpp (compiled: a C++ compiler is needed), lm-evaluation-harness, and the
 # oldest transformers supported.
-audit: $(VENV)/.installed-browser $(VENV)/.installed-llama-cpp $(VENV)/.installed-harness $(OLDEST)/.installed $(QUANTISE)/.installed
+audit: $(VENV)/.installed-browser $(SUPPLY)/.installed $(VENV)/.installed-llama-cpp $(VENV)/.installed-harness $(OLDEST)/.installed $(QUANTISE)/.installed
 	$(BIN)/python -m pytest -n 2 -m audit
 	$(BIN)/python -m pytest -n 2 tests/export tests/cli/test_export_gguf.py
 	$(BIN)/python -m pytest tests/evaluation/test_harness.py tests/cli/test_harness_command.py
@@ -32,12 +33,19 @@ audit: $(VENV)/.installed-browser $(VENV)/.installed-llama-cpp $(VENV)/.installe
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 STATPRUNE_DOCS_EXECUTE=1 $(BIN)/mkdocs build --strict
 
+sbom: $(VENV)/.installed $(SUPPLY)/.installed
+	mkdir -p dist
+	$(SUPPLY)/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml --of JSON -o dist/sbom.cdx.json $(BIN)/python
+
+advisories: $(SUPPLY)/.installed
+	$(SUPPLY)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf site $(VENV) $(OLDEST) $(QUANTISE) demo-output .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf site $(VENV) $(OLDEST) $(QUANTISE) $(SUPPLY) demo-output .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -73,4 +81,9 @@ $(VENV)/.installed-browser: $(VENV)/.installed-dev
 	command -v chromium >/dev/null || { SUDO=$$(test $$(id -u) = 0 || echo sudo); \
 	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends chromium; }
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,browser]'
+	touch $@
+
+$(SUPPLY)/.installed: constraints-supply.txt
+	$(PYTHON) -m venv $(SUPPLY)
+	$(SUPPLY)/bin/python -m pip install --quiet --constraint constraints-supply.txt build cyclonedx-bom pip-audit
 	touch $@
