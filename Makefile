@@ -6,7 +6,7 @@ QUANTISE := .venv-quantise
 SUPPLY := .venv-supply
 BIN := $(VENV)/bin
 
-.PHONY: demo test check audit sbom advisories format clean
+.PHONY: demo test check audit sbom advisories docs format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/statprune demo
@@ -29,6 +29,10 @@ audit: $(VENV)/.installed-browser $(SUPPLY)/.installed $(VENV)/.installed-llama-
 	$(QUANTISE)/bin/python -m pytest -m audit tests/serving/test_quantise_afterwards.py
 	$(OLDEST)/bin/python -m pytest -n 2 tests/contracts tests/checkpoint tests/engine
 
+# The site, in site/, with the notebooks' outputs; a broken link, anchor or name fails it.
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 STATPRUNE_DOCS_EXECUTE=1 $(BIN)/mkdocs build --strict
+
 sbom: $(VENV)/.installed $(SUPPLY)/.installed
 	mkdir -p dist
 	$(SUPPLY)/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml --of JSON -o dist/sbom.cdx.json $(BIN)/python
@@ -41,7 +45,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(QUANTISE) $(SUPPLY) demo-output .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf site $(VENV) $(OLDEST) $(QUANTISE) $(SUPPLY) demo-output .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
