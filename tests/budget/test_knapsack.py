@@ -103,7 +103,7 @@ def test_no_plan_that_fits_does_less_damage(of: str, restrictions: Restrictions,
 @pytest.mark.parametrize("seed", range(5))
 def test_no_plan_that_fits_does_less_than_the_bound(seed: int) -> None:
     made, budget = curves(seed), Budget(0.6, PRICES["params"], 4)
-    choices = [solver._Choices.of(each, made[each.name].damage(), budget, BLOCKS) for each in sites()]
+    choices = [solver.Choices.of(each, made[each.name].damage(), budget, BLOCKS) for each in sites()]
     least = by_enumeration(made, budget, uniform=False)
     for worth in np.geomspace(1e-6, 1, 13):
         bound, excesses = solver._bound(choices, budget.limit(sites()), float(worth))

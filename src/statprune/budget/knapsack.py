@@ -9,6 +9,7 @@ bound; algorithm notes in docs/algorithm.md for damages that add up.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +58,7 @@ def knapsack(curves: DamageCurves, sites: Sequence[Site], budget: Budget) -> Pla
         BudgetError: no legal widths fit.
     """
     blocks, limit = blocks_of(sites), budget.limit(sites)
-    choices = [_Choices.of(site, curves[site.name].damage(), budget, blocks) for site in sites]
+    choices = [Choices.of(site, curves[site.name].damage(), budget, blocks) for site in sites]
 
     def price(picks: Picks) -> float:
         return budget.cost.of_plan(_plan(choices, picks, budget), sites)
@@ -74,7 +75,7 @@ def knapsack(curves: DamageCurves, sites: Sequence[Site], budget: Budget) -> Pla
 
 
 def _improved(
-    choices: Sequence["_Choices"], best: Picks, limit: float, price: Callable[[Picks], float]
+    choices: Sequence["Choices"], best: Picks, limit: float, price: Callable[[Picks], float]
 ) -> Picks:
     """The plan that the solver finds, or `best` where that is none better."""
     lowered, dear = limit, list[Picks]()
@@ -97,7 +98,7 @@ def _improved(
 
 
 @dataclass(frozen=True)
-class _Choices:
+class Choices:
     """A site's legal widths, what each costs, and by how much its damage exceeds the least of them."""
 
     name: str
@@ -106,28 +107,29 @@ class _Choices:
     damages: Floats
 
     @classmethod
-    def of(cls, site: Site, damage: Floats, budget: Budget, blocks: int) -> "_Choices":
+    def of(cls, site: Site, damage: Floats, budget: Budget, blocks: int) -> "Choices":
+        """Those of `site`, in a model of so many blocks; `damage` is its damage at every width."""
         widths = budget.widths(site, blocks)
-        costs = np.array([budget.cost.of_width(site, width) for width in widths], dtype=float)
+        costs = budget.cost.of_widths(site, widths)
         return cls(site.name, widths, costs, damage[widths] - damage[widths].min())
 
-    def only(self, kept: NDArray[np.int64]) -> "_Choices":
+    def only(self, kept: NDArray[np.int64]) -> "Choices":
         """Those at the positions `kept`."""
         widths = [self.widths[position] for position in kept]
-        return _Choices(self.name, widths, self.costs[kept], self.damages[kept])
+        return Choices(self.name, widths, self.costs[kept], self.damages[kept])
 
 
-def _plan(choices: Sequence[_Choices], picks: Picks, budget: Budget) -> Plan:
+def _plan(choices: Sequence[Choices], picks: Picks, budget: Budget) -> Plan:
     widths = {each.name: each.widths[pick] for each, pick in zip(choices, picks, strict=True)}
     return Plan(widths, f"least predicted damage, keep {budget.keep:g} of {budget.cost.of}")
 
 
-def _damage(choices: Sequence[_Choices], picks: Picks) -> float:
+def _damage(choices: Sequence[Choices], picks: Picks) -> float:
     return float(sum(each.damages[pick] for each, pick in zip(choices, picks, strict=True)))
 
 
 def _by_multiplier(
-    choices: Sequence[_Choices], limit: float, price: Callable[[Picks], float]
+    choices: Sequence[Choices], limit: float, price: Callable[[Picks], float]
 ) -> tuple[Picks | None, float]:
     """A plan that fits, by bisection for the worth of a unit of cost, and that; None where no plan does."""
     dense = max(sum(each.costs.max() for each in choices), np.finfo(float).tiny)
@@ -146,9 +148,7 @@ def _by_multiplier(
     return best, float(np.exp(high) / dense)
 
 
-def _filled(
-    choices: Sequence[_Choices], picks: Picks, limit: float, price: Callable[[Picks], float]
-) -> Picks:
+def _filled(choices: Sequence[Choices], picks: Picks, limit: float, price: Callable[[Picks], float]) -> Picks:
     """The plan with what it leaves of the limit spent, where it helps most first."""
     best = list(picks)
     while True:
@@ -164,7 +164,7 @@ def _filled(
         best = tried
 
 
-def _bound(choices: Sequence[_Choices], limit: float, worth: float) -> tuple[float, list[Floats]]:
+def _bound(choices: Sequence[Choices], limit: float, worth: float) -> tuple[float, list[Floats]]:
     """No plan that fits does less damage than the first; one that has a width at least its excess more.
 
     Whatever a unit of cost is worth: the sum, over sites, of the least of damage and the cost's worth, less
@@ -176,8 +176,8 @@ def _bound(choices: Sequence[_Choices], limit: float, worth: float) -> tuple[flo
 
 
 def _without_worse(
-    choices: Sequence[_Choices], excesses: Sequence[Floats], spare: float, best: Picks
-) -> tuple[list[_Choices], Picks]:
+    choices: Sequence[Choices], excesses: Sequence[Floats], spare: float, best: Picks
+) -> tuple[list[Choices], Picks]:
     """The choices without widths whose excess is above `spare`, and the positions of `best` among them.
 
     Those that rounding could bring below it stay, and so do those of `best`.
@@ -192,7 +192,7 @@ def _without_worse(
     return fewer, picks
 
 
-def _solved(choices: Sequence[_Choices], limit: float, most: float, without: Sequence[Picks]) -> Picks | None:
+def _solved(choices: Sequence[Choices], limit: float, most: float, without: Sequence[Picks]) -> Picks | None:
     """The plan that does least damage at this limit, within the solver's tolerances; none of `without`.
 
     Widths that alone do more damage than `most` are left out. None where `most` is 0 or nothing is found.
@@ -228,32 +228,56 @@ def uniform_knapsack(curves: DamageCurves, sites: Sequence[Site], budget: Budget
     Raises:
         BudgetError: no pair fits, or floors, pins and protected blocks leave blocks no width in common.
     """
-    damages = {site.name: curves[site.name].damage() for site in sites}
     limit, cost = budget.limit(sites), budget.cost
     sayable = ", head counts that stock transformers can open" if budget.restrictions.only else ""
     why = f"uniform{sayable}, least predicted damage, keep {budget.keep:g} of {cost.of}"
-    every_heads, every_neurons = budget.in_common(sites)
-    attention = [site for site in sites if site.kind == "attention"]
-    forward = [site for site in sites if site.kind != "attention"]
-    of_heads = [{site.name: heads for site in attention} for heads in every_heads]
-    of_neurons = [{site.name: neurons[site.part] for site in forward} for neurons in every_neurons]
-    done = np.add.outer(_sums(damages, of_heads), _sums(damages, of_neurons))
-    prices = {s.name: {w: cost.of_width(s, w) for w in budget.widths(s, blocks_of(sites))} for s in sites}
-    priced = np.add.outer(_sums(prices, of_heads), _sums(prices, of_neurons))
-    done[priced > limit * (1 + TOLERANCE)] = np.inf
-    while np.isfinite(done).any():
-        heads, neurons = np.unravel_index(done.argmin(), done.shape)
-        widths = of_heads[heads] | of_neurons[neurons]
+    pairs = uniform_plans(curves, sites, budget)
+    left = np.where(pairs.costs > limit * (1 + TOLERANCE), np.inf, pairs.damages)
+    while np.isfinite(left).any():
+        heads, neurons = np.unravel_index(left.argmin(), left.shape)
+        widths = {**pairs.heads[heads], **pairs.neurons[neurons]}
         plan = Plan({site.name: widths[site.name] for site in sites}, why)
         if cost.of_plan(plan, sites) <= limit:
             return plan
-        done[heads, neurons] = np.inf
+        left[heads, neurons] = np.inf
     raise BudgetError(
         f"keep {budget.keep:g} of {cost.of}: no uniform widths fit. Keep more, or use per-layer widths."
     )
 
 
-def _sums(of_width: Mapping[str, Mapping[int, float] | Floats], plans: Sequence[Mapping[str, int]]) -> Floats:
+@dataclass(frozen=True)
+class UniformPlans:
+    """Every plan with equal blocks: widths of attention, of the rest, and what each pair does and costs.
+
+    `damages` and `costs` are (len(heads), len(neurons)).
+    """
+
+    heads: Sequence[Mapping[str, int]]
+    neurons: Sequence[Mapping[str, int]]
+    damages: Floats
+    costs: Floats
+
+
+def uniform_plans(curves: DamageCurves, sites: Sequence[Site], budget: Budget) -> UniformPlans:
+    """All that the budget's restrictions allow, whatever they cost.
+
+    Raises:
+        BudgetError: floors, pins and protected blocks leave blocks no width in common.
+    """
+    cost, blocks = budget.cost, blocks_of(sites)
+    every_heads, every_neurons = budget.in_common(sites)
+    attention = [site for site in sites if site.kind == "attention"]
+    forward = [site for site in sites if site.kind != "attention"]
+    heads = [{site.name: count for site in attention} for count in every_heads]
+    neurons = [{site.name: count[site.part] for site in forward} for count in every_neurons]
+    damages = {site.name: curves[site.name].damage() for site in sites}
+    legal = {site.name: budget.widths(site, blocks) for site in sites}
+    prices = {s.name: dict(zip(legal[s.name], cost.of_widths(s, legal[s.name]), strict=True)) for s in sites}
+    done, priced = (np.add.outer(_sums(each, heads), _sums(each, neurons)) for each in (damages, prices))
+    return UniformPlans(heads, neurons, done, priced)
+
+
+def _sums(of_width: Mapping[str, Any], plans: Sequence[Mapping[str, int]]) -> Floats:
     return np.array(
         [sum(of_width[name][width] for name, width in each.items()) for each in plans], dtype=float
     )
