@@ -234,7 +234,7 @@ def uniform_knapsack(curves: DamageCurves, sites: Sequence[Site], budget: Budget
     pairs = uniform_plans(curves, sites, budget)
     left = np.where(pairs.costs > limit * (1 + TOLERANCE), np.inf, pairs.damages)
     while np.isfinite(left).any():
-        heads, neurons = np.unravel_index(left.argmin(), left.shape)
+        heads, neurons = divmod(int(left.argmin()), left.shape[1])
         widths = {**pairs.heads[heads], **pairs.neurons[neurons]}
         plan = Plan({site.name: widths[site.name] for site in sites}, why)
         if cost.of_plan(plan, sites) <= limit:

@@ -15,6 +15,7 @@ from statprune.cli.benchmark import benchmark_command
 from statprune.cli.compress import compress_command
 from statprune.cli.demo import demo_command
 from statprune.cli.evaluate import evaluate_command
+from statprune.cli.explore import explore_command
 from statprune.cli.export import export_command
 from statprune.cli.inspect import inspect_command
 from statprune.cli.many import leave, prints, refuse_unshared
@@ -41,6 +42,7 @@ app.command("compress")(compress_command)
 app.command("evaluate")(evaluate_command)
 app.command("benchmark")(benchmark_command)
 app.command("export")(export_command)
+app.command("explore")(explore_command)
 app.command("demo")(demo_command)
 
 
