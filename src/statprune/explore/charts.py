@@ -6,9 +6,9 @@ from math import ceil, floor, log10
 
 from statprune.budget.frontier import Point
 
-WIDTH, HEIGHT = 360.0, 220.0
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 10.0, 12.0, 40.0
-BARS_HEIGHT = 132.0
+WIDTH, HEIGHT = 300.0, 190.0
+LEFT, RIGHT, TOP, BOTTOM = 44.0, 18.0, 12.0, 40.0
+BARS_HEIGHT = 130.0
 MOST_LABELS = 12
 
 

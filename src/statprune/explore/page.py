@@ -31,6 +31,18 @@ def theme() -> Any:
         primary_hue="blue",
         font=["system-ui", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],
+    ).set(
+        # Dark enough to be read on white; the default's are not.
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_dark="*primary_700",
+        button_cancel_background_fill="*neutral_200",
+        button_cancel_text_color="*neutral_900",
     )
 
 
@@ -46,7 +58,7 @@ def page(explored: Explored, runs: Runs) -> Any:
                 damage = gr.HTML(elem_id="damage", padding=False)
                 widths = gr.HTML(elem_id="widths", padding=False)
         reactions = Reactions(explored, runs)
-        thin = _compression(reactions, asked, (numbers, damage, widths))
+        thin = _compression(blocks, reactions, asked, (numbers, damage, widths))
         _samples(reactions, thin)
     return blocks
 
@@ -90,7 +102,9 @@ def _asked(explored: Explored) -> list[Any]:
     return [keep, of, rule, multiple, floors, pins, protect]
 
 
-def _compression(reactions: Reactions, asked: list[Any], answers: tuple[Any, Any, Any]) -> Any:
+def _compression(
+    blocks: Any, reactions: Reactions, asked: list[Any], answers: tuple[Any, Any, Any]
+) -> Any:
     """The command, and its run; returns the folder that samples are read from."""
     gr.HTML("<h2>Compress</h2>", padding=False)
     with gr.Row():
@@ -119,7 +133,7 @@ def _compression(reactions: Reactions, asked: list[Any], answers: tuple[Any, Any
     start.click(reactions.begin, given, [number, shown, clock, start, cancel], **quiet)
     cancel.click(reactions.end, number, shown, **quiet)
     clock.tick(reactions.look, number, [shown, clock, start, cancel, thin], **quiet)
-    gr.on(None, reactions.answer, given, outputs, **quiet)
+    blocks.load(reactions.answer, given, outputs, **quiet)
     return thin
 
 

@@ -85,7 +85,7 @@ def widths(answer: Told, explored: Explored) -> str:
         f"aria-label='widths of every site'><table><thead><tr><th scope='col'>site</th><th scope='col'>kept"
         f"</th><th scope='col'>of</th></tr></thead><tbody>{lines}</tbody></table></div></details>"
     )
-    return "".join(charts) + table
+    return f'<div class="charts">{"".join(charts)}</div>{table}'
 
 
 def unit_of(site: Site) -> str:
