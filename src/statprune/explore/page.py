@@ -102,9 +102,7 @@ def _asked(explored: Explored) -> list[Any]:
     return [keep, of, rule, multiple, floors, pins, protect]
 
 
-def _compression(
-    blocks: Any, reactions: Reactions, asked: list[Any], answers: tuple[Any, Any, Any]
-) -> Any:
+def _compression(blocks: Any, reactions: Reactions, asked: list[Any], answers: tuple[Any, Any, Any]) -> Any:
     """The command, and its run; returns the folder that samples are read from."""
     gr.HTML("<h2>Compress</h2>", padding=False)
     with gr.Row():
@@ -115,7 +113,7 @@ def _compression(
     line = gr.Textbox(label="Command", lines=2, interactive=False, buttons=["copy"], elem_id="command")
     with gr.Row():
         start = gr.Button("Start", variant="primary", elem_id="start")
-        cancel = gr.Button("Cancel", variant="stop", interactive=False, elem_id="cancel")
+        cancel = gr.Button("Cancel", interactive=False, elem_id="cancel")
     shown = gr.HTML(wording.progress(None), elem_id="progress", padding=False)
     number, clock = gr.State(None), gr.Timer(EVERY, active=False)
     thin = gr.Textbox(label="Compressed folder", render=False, elem_id="thin")
