@@ -1,4 +1,4 @@
-"""The page's server answers this machine's own pages, listens nowhere else, and serves no file of the disk."""
+"""The server answers pages of its own, listens on this machine alone, and serves no file of the disk."""
 
 from pathlib import Path
 

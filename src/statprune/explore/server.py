@@ -87,7 +87,12 @@ def serve(explored: Explored, *, port: int, browser: bool, ready: Callable[[str]
     """
     runs, listening = Runs(), bound(port)
     url = f"http://{HOST}:{listening.getsockname()[1]}/"
-    config = uvicorn.Config(application(explored, runs), log_level="error", access_log=False)
+    config = uvicorn.Config(
+        application(explored, runs),
+        log_level="critical",
+        access_log=False,
+        timeout_graceful_shutdown=1,  # open tabs keep connections, and would keep the server
+    )
     server = uvicorn.Server(config)
     ready(url)  # the socket listens: who asks before the server is up waits a moment
     if browser:
