@@ -4,9 +4,10 @@ VENV := .venv
 OLDEST := .venv-oldest
 QUANTISE := .venv-quantise
 EXPLORE := .venv-explore
+SUPPLY := .venv-supply
 BIN := $(VENV)/bin
 
-.PHONY: demo test check audit format clean
+.PHONY: demo test check audit sbom advisories format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/statprune demo
@@ -22,7 +23,7 @@ check: $(VENV)/.installed-dev
 
 # What takes longer, pages in Chromium, llama.cpp (compiled: a C++ compiler is needed), lm-evaluation-harness, and the
 # oldest transformers supported.
-audit: $(VENV)/.installed-browser $(VENV)/.installed-llama-cpp $(VENV)/.installed-harness $(OLDEST)/.installed $(QUANTISE)/.installed $(EXPLORE)/.installed
+audit: $(VENV)/.installed-browser $(SUPPLY)/.installed $(VENV)/.installed-llama-cpp $(VENV)/.installed-harness $(OLDEST)/.installed $(QUANTISE)/.installed $(EXPLORE)/.installed
 	$(BIN)/python -m pytest -n 2 -m audit
 	$(BIN)/python -m pytest -n 2 tests/export tests/cli/test_export_gguf.py
 	$(BIN)/python -m pytest tests/evaluation/test_harness.py tests/cli/test_harness_command.py
@@ -30,12 +31,19 @@ audit: $(VENV)/.installed-browser $(VENV)/.installed-llama-cpp $(VENV)/.installe
 	$(EXPLORE)/bin/python -m pytest -m 'audit or not audit' tests/explore tests/cli/test_explore_command.py tests/browser/test_explore_page.py
 	$(OLDEST)/bin/python -m pytest -n 2 tests/contracts tests/checkpoint tests/engine
 
+sbom: $(VENV)/.installed $(SUPPLY)/.installed
+	mkdir -p dist
+	$(SUPPLY)/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml --of JSON -o dist/sbom.cdx.json $(BIN)/python
+
+advisories: $(SUPPLY)/.installed
+	$(SUPPLY)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(QUANTISE) $(EXPLORE) demo-output .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) $(QUANTISE) $(SUPPLY) $(EXPLORE) demo-output .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -78,4 +86,9 @@ $(VENV)/.installed-browser: $(VENV)/.installed-dev
 	command -v chromium >/dev/null || { SUDO=$$(test $$(id -u) = 0 || echo sudo); \
 	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends chromium; }
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,browser]'
+	touch $@
+
+$(SUPPLY)/.installed: constraints-supply.txt
+	$(PYTHON) -m venv $(SUPPLY)
+	$(SUPPLY)/bin/python -m pip install --quiet --constraint constraints-supply.txt build cyclonedx-bom pip-audit
 	touch $@

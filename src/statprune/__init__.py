@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from statprune.evaluation.tasks import Task
     from statprune.gate import Gated, smallest
     from statprune.harnessed import harness
+    from statprune.hub import Pushed, push
     from statprune.inspection import Inspection, inspect
     from statprune.measurement import Measurement
     from statprune.pipeline import Result, compress
@@ -40,6 +41,7 @@ __all__ = [
     "Inspection",
     "Measurement",
     "Plan",
+    "Pushed",
     "Report",
     "Reporter",
     "Result",
@@ -56,6 +58,7 @@ __all__ = [
     "harness",
     "inspect",
     "plan",
+    "push",
     "register",
     "smallest",
     "together",
@@ -70,6 +73,7 @@ _HOMES = {
     "Inspection": "inspection",
     "Measurement": "measurement",
     "Plan": "budget.plan",
+    "Pushed": "hub",
     "Report": "reports",
     "Reporter": "reports",
     "Result": "pipeline",
@@ -86,6 +90,7 @@ _HOMES = {
     "harness": "harnessed",
     "inspect": "inspection",
     "plan": "planning",
+    "push": "hub",
     "register": "anatomy.lookup",
     "smallest": "gate",
     "together": "engine.group",

@@ -33,13 +33,19 @@ def last_error(report: "Report") -> str:
 
 def time_left(seconds: float | None) -> str:
     """Time left, to two digits: it is no more certain than that."""
-    if seconds is None:
-        return ""
+    return "" if seconds is None else f"{duration(seconds)} left"
+
+
+def time_spent(seconds: float) -> str:
+    """Time since the run began."""
+    return f"{duration(seconds)} so far"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, to two digits."""
     if seconds < 100:
-        return f"{seconds:.0f} s left"
-    if seconds < 6000:
-        return f"{seconds / 60:.0f} min left"
-    return f"{seconds / 3600:.1f} h left"
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def memory_told(memory: "Memory") -> str:

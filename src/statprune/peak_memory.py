@@ -7,6 +7,7 @@ import pickle
 import re
 import subprocess
 import sys
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from statprune.anatomy.lookup import architectures, is_own, register
+from statprune.errors import StatpruneWarning
 from statprune.evaluation.devices import evaluating
 from statprune.evaluation.random_inputs import random_inputs
 from statprune.evaluation.speed import prefill_seconds, waiting
@@ -49,7 +51,9 @@ def on_gpu(model: Any, inputs: dict[str, Tensor]) -> int:
 
 
 def in_fresh_process(asked: Pass) -> int | None:
-    """Bytes, on a CPU; None where the process does not end well, or the system is not Linux."""
+    """Bytes, on a CPU; None if the system is not Linux, or, with a warning, the process does not end well."""
+    if sys.platform != "linux":
+        return None
     entries = [entry for entry in architectures() if is_own(entry)]
     done = subprocess.run(
         [sys.executable, "-m", "statprune.peak_memory"],
@@ -58,7 +62,15 @@ def in_fresh_process(asked: Pass) -> int | None:
         check=False,
     )
     lines = done.stdout.splitlines()
-    return int(json.loads(lines[-1])) if done.returncode == 0 and lines else None
+    if done.returncode == 0 and lines:
+        return int(json.loads(lines[-1]))
+    said = (done.stderr.decode(errors="replace").splitlines() or ["it said nothing"])[-1]
+    warnings.warn(
+        f"peak memory was not measured: the process for it ended with code {done.returncode} ({said}).",
+        StatpruneWarning,
+        stacklevel=2,
+    )
+    return None
 
 
 def _run(model: Any, inputs: dict[str, Tensor]) -> None:

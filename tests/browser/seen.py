@@ -43,7 +43,7 @@ class Seen:
         ]
 
     def overflow(self) -> list[str]:
-        """Elements that reach beyond the right edge of the window, and the page itself if it scrolls there."""
+        """Elements beyond the right edge of the window, and the page itself if it scrolls there."""
         page = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         beyond: int = self.page.evaluate(page)
         wide: list[str] = self.page.evaluate(WIDER)
@@ -55,7 +55,7 @@ class Seen:
 
         found: list[dict[str, Any]] = Axe().run(self.page).response["violations"]
         return [
-            f"{each['id']} ({each['impact']}): {each['help']}: {[node['target'] for node in each['nodes']][:5]}"
+            f"{each['id']} ({each['impact']}): {each['help']}: {[at['target'] for at in each['nodes']][:5]}"
             for each in found
             if each["impact"] in SERIOUS
         ]

@@ -37,6 +37,14 @@ def test_numbers_that_are_told_hold() -> None:
     assert not each_has_its_own([Place("a", 1, told=1)])
 
 
+def test_numbers_that_are_told_count_nothing_where_each_sees_a_gpu_of_its_own() -> None:
+    places = [Place("a", 1, str(each), told=each) for each in range(3)]
+    assert numbers(places) == [0, 0, 0]
+    assert each_has_its_own(places)
+    assert not each_has_its_own([Place("a", 1, "0", told=each) for each in range(2)])  # both see one
+    assert numbers([Place("a", 2, "4,5", told=1), Place("a", 2, "4,5", told=0)]) == [1, 0]
+
+
 def test_a_place_says_what_the_process_sees(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LOCAL_RANK", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from statprune.errors import OutputError, StatpruneWarning
-from statprune.in_words import UNITS, last_error, memory_told, time_left, told
+from statprune.in_words import UNITS, last_error, memory_told, time_left, time_spent, told
 
 if TYPE_CHECKING:
     from statprune.engine.progress import Progress as OnBlock
@@ -119,7 +119,8 @@ class Bars(Progress):
             return
         spent, left, now = self._reporter.time_left.state()
         share = 0.0 if left is None else spent / max(spent + left, 1e-9)
-        self.update(self._run, completed=share, count=f"{share:.0%}", left=time_left(left))
+        told_left = ", ".join(each for each in (time_spent(spent), time_left(left)) if each)
+        self.update(self._run, completed=share, count=f"{share:.0%}", left=told_left)
         if now is not None:
             name, done, blocks = now
             count = f"{done}/{blocks}"
@@ -146,6 +147,7 @@ class Lines:
         parts = (
             report.trial,
             f"{told(report.stage)}: {what} {report.done} of {report.blocks}",
+            time_spent(report.seconds),
             time_left(report.left),
             last_error(report),
             memory_told(report.memory),

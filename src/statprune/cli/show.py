@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 from rich.console import Console
@@ -20,8 +21,22 @@ def quieten_libraries() -> None:
 
 
 def as_json(content: Any) -> None:
-    """Print `content` as JSON on stdout."""
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    """Print `content` as JSON on stdout, where with --json nothing else is printed (cli/json_alone.py).
+
+    Numbers that JSON does not have, NaN and infinities, become null.
+    """
+    write = getattr(sys.stdout, "result", sys.stdout.write)
+    write(json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if isfinite(content) else None
+    if isinstance(content, Mapping):
+        return {name: _finite(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return content
 
 
 def say(text: str = "") -> None:
@@ -47,6 +62,21 @@ def show_protocol(protocol: Mapping[str, Any]) -> None:
         else:
             told = str(value) if str(value).strip() else repr(value)
         say(f"  {name}: {told}")
+
+
+def span(values: Sequence[float], show: Callable[[float], str] = str) -> str:
+    """Least and most of several numbers, or the one that all of them are."""
+    least, most = show(min(values)), show(max(values))
+    return least if least == most else f"{least} to {most}"
+
+
+def size(number: float) -> str:
+    """Bytes, in the unit that fits."""
+    for unit in ("B", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.2f} GB"
 
 
 def count(number: float) -> str:

@@ -49,12 +49,17 @@ def own_place() -> Place:
 
 
 def numbers(places: Sequence[Place]) -> list[int]:
-    """The number of each process, by rank, among those of its machine that see the same GPUs."""
+    """The number of each process, by rank, among those of its machine that see the same GPUs.
+
+    What it was told counts processes of the machine; where it sees too few GPUs for that, since
+    CUDA_VISIBLE_DEVICES gives it some of its own, those that see the same are counted.
+    """
     seen: Counter[tuple[str, str]] = Counter()
     found = []
     for place in places:
         key = (place.machine, place.visible)
-        found.append(seen[key] if place.told is None else place.told)
+        told = place.told
+        found.append(seen[key] if told is None or (place.visible and told >= place.gpus) else told)
         seen[key] += 1
     return found
 

@@ -54,7 +54,8 @@ def seeds_put_back() -> Iterator[None]:
     """The harness sets seeds for the whole process, and draws while it reads tasks."""
     ours, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002 - to put it back
     try:
-        with torch.random.fork_rng(devices=[]):
+        gpus = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+        with torch.random.fork_rng(devices=gpus):
             yield
     finally:
         random.setstate(ours)
