@@ -1,5 +1,6 @@
 """`statprune explore`."""
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -41,6 +42,7 @@ def explore_command(
             as_json({"url": url})
         else:
             say(f"{url} on this machine alone; Ctrl-C ends it.")
+        sys.stdout.flush()  # whoever waits for the address may read a pipe
 
     for line in serve(explored, port=port, browser=not no_browser, ready=ready):
         say(line)
