@@ -14,6 +14,7 @@ from statprune.cli.benchmark import benchmark_command
 from statprune.cli.compress import compress_command
 from statprune.cli.demo import demo_command
 from statprune.cli.evaluate import evaluate_command
+from statprune.cli.explore import explore_command
 from statprune.cli.export import export_command
 from statprune.cli.inspect import inspect_command
 from statprune.cli.json_alone import json_alone
@@ -45,6 +46,7 @@ app.command("evaluate")(evaluate_command)
 app.command("benchmark")(benchmark_command)
 app.command("report")(report_command)
 app.command("export")(export_command)
+app.command("explore")(explore_command)
 app.command("push")(push_command)
 app.command("demo")(demo_command)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import statprune
 from statprune.cli.gate import show_gate
-from statprune.cli.progress import STAGES
 from statprune.cli.show import count, say, size, span, table
+from statprune.in_words import STAGES
 
 
 def show_result(result: "statprune.Result", seconds: float) -> None:
