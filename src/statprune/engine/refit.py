@@ -40,7 +40,7 @@ from statprune.engine.carriers import improve
 from statprune.engine.divergence import PROBE_TOKENS, Outputs, first_of, held_out, taken
 from statprune.engine.expert_fits import narrow_experts
 from statprune.engine.journal import mark, narrow_again, narrowed, recall
-from statprune.engine.measure import consumer_weight
+from statprune.engine.measure import at_site, consumer_weight
 from statprune.engine.owner import by_owner
 from statprune.engine.passage import Data, MakeGood, Passage, observed
 from statprune.engine.progress import Progress, no_progress
@@ -106,7 +106,8 @@ def refit(
             passage = Passage(anatomy, block, index, thin, seen, data)
             for site in sites:
                 for step in steps:
-                    step(passage, site, plan[site], trace)
+                    with at_site(site):
+                        step(passage, site, plan[site], trace)
             advance(thin, block, index)
             anatomy.shelf.note("refit", index, narrowed(block, trace, since, thin, anatomy.ranks))
         progress("refit", index + 1, len(anatomy.blocks), trace.facts(recalled=earlier is not None))

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from typing import Protocol
 
 import torch
@@ -187,8 +188,10 @@ def refit_producer(
     Raises:
         NumericalError: a factor of the preconditioner does not exist, whatever the rescue.
     """
-    factors = _preconditioner(reading, B)
     left = _first_gradient(reading, B, missing, constant=constant)
+    if not bool(left.any()):  # of rows of zeros, or for a consumer of zeros
+        return left
+    factors = _preconditioner(reading, B)
     normal = _Normal(reading, B, constant=constant)
     D = torch.zeros_like(left)
     direction, before = torch.zeros_like(D), 1.0
@@ -198,7 +201,7 @@ def refit_producer(
         direction = towards + (size / before) * direction
         products = normal(direction)
         curvature = float((direction * products).sum())
-        if size <= 0 or curvature <= 0:
+        if not (0 < size < inf and 0 < curvature < inf):  # done, or beyond what the dtype holds
             break
         D, left = D + (size / curvature) * direction, left - (size / curvature) * products
         before = size

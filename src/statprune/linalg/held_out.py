@@ -70,7 +70,7 @@ def compensation(
         NumericalError: a damped Gram matrix has no Cholesky factor, whatever the rescue.
     """
     found = [Compensation(lost.C.new_zeros(()).expand_as(lost.C), NONE, 1.0)]
-    for damping in dampings if held.energy > 0 else ():
+    for damping in dampings if held.energy > 0 and _any(lost.G) else ():
         found.append(_tried(lost, held, damping))
         least = min(each.held_out for each in found)
         # What is too far from the least stays so: its fit is not kept.
@@ -81,6 +81,11 @@ def compensation(
 def _tried(lost: Moments, held: Moments, damping: float) -> Compensation:
     B = ridge(lost.G, lost.C, damping).X
     return Compensation(B, damping, held.error(B) / held.energy)
+
+
+def _any(G: Tensor) -> bool:
+    """Whether any column has moved: else there is nothing to fit with."""
+    return bool((G.diagonal() > 0).any())
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,9 +122,11 @@ def fit_consumer(
     else:
         local = whole.G[kept] @ W
         part = whole.of(kept)
-        solved = ridge(part.G, local, LOCAL)
-        B, condition = solved.X, solved.condition
-    if damping != NONE:
+        B, condition = W[kept], 1.0
+        if _any(part.G):
+            solved = ridge(part.G, local, LOCAL)
+            B, condition = solved.X, solved.condition
+    if damping != NONE and _any(part.G):
         B = B + ridge(part.G, part.C - local, damping).X
     return ConsumerFit(
         B=B,
