@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -20,52 +20,38 @@ TINY32 = torch.finfo(torch.float32).tiny
 
 Exact = NDArray[np.object_]
 
-KINDS = (
-    "plain",
-    "dead",
-    "duplicated",
-    "outliers",
-    "constant",
-    "one row",
-    "few rows",
-    "ill-conditioned",
-    "tiny",
-    "huge",
-    "half",
-    "zero",
-)
+
+def _ill_conditioned(Z: Tensor, some: Tensor) -> Tensor:
+    """1e8, so that the Gram matrix has 1e16."""
+    m = Z.shape[1]
+    generator = torch.Generator().manual_seed(int(some.sum()))
+    left, right = (torch.linalg.qr(A).Q for A in (Z, torch.randn(m, m, generator=generator).double()))
+    k = left.shape[1]
+    return (left * torch.logspace(0, -8, k, dtype=torch.float64)) @ right[:k]
+
+
+_MADE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "plain": lambda Z, _: Z,
+    "dead": lambda Z, some: torch.where(some, 0, Z),
+    "duplicated": lambda Z, some: torch.where(some, Z[:, :1], Z),
+    "outliers": lambda Z, some: torch.where(some, 1e4 * Z, Z),
+    "constant": lambda Z, some: torch.where(some, Z[:1], Z),
+    "one row": lambda Z, _: Z[:1],
+    "few rows": lambda Z, _: Z[: max(1, Z.shape[1] // 2)],
+    "ill-conditioned": _ill_conditioned,
+    "tiny": lambda Z, _: Z * 1e-30,
+    "huge": lambda Z, _: Z * 1e30,
+    "half": lambda Z, _: (Z * 1e4).half().double(),
+    "zero": lambda Z, _: torch.zeros_like(Z),
+}
+KINDS = tuple(_MADE)
 
 
 def hard(kind: str, n: int, m: int, seed: int) -> Tensor:
     """(n, m) float64 of one of the KINDS; "one row" and "few rows" have fewer rows."""
     generator = torch.Generator().manual_seed(seed)
     Z = torch.randn(n, m, generator=generator, dtype=torch.float64)
-    some = torch.rand(m, generator=generator) < 0.5
-    if kind == "dead":
-        Z[:, some] = 0
-    elif kind == "duplicated":
-        Z[:, some] = Z[:, :1].clone()
-    elif kind == "outliers":
-        Z[:, some] *= 1e4
-    elif kind == "constant":
-        Z[:, some] = Z[:1, some].clone()
-    elif kind == "one row":
-        Z = Z[:1]
-    elif kind == "few rows":
-        Z = Z[: max(1, m // 2)]
-    elif kind == "ill-conditioned":  # 1e8, so that the Gram matrix has 1e16
-        left, right = (torch.linalg.qr(A).Q for A in (Z, torch.randn(m, m, generator=generator).double()))
-        k = min(left.shape[1], m)
-        Z = (left[:, :k] * torch.logspace(0, -8, k, dtype=torch.float64)) @ right[:k]
-    elif kind == "tiny":
-        Z *= 1e-30
-    elif kind == "huge":
-        Z *= 1e30
-    elif kind == "half":
-        Z = (Z * 1e4).half().double()
-    elif kind == "zero":
-        Z = torch.zeros_like(Z)
-    return Z
+    return _MADE[kind](Z, torch.rand(m, generator=generator) < 0.5)
 
 
 matrices = st.builds(

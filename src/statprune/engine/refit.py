@@ -46,7 +46,7 @@ from statprune.engine.passage import Data, MakeGood, Passage, observed
 from statprune.engine.progress import Progress, no_progress
 from statprune.engine.trace import Trace
 from statprune.linalg.elimination import eliminate
-from statprune.linalg.held_out import LOCAL, NONE, ConsumerFit, compensation, fit_consumer
+from statprune.linalg.held_out import NONE, ConsumerFit, compensation, damping_of_choice, fit_consumer
 from statprune.linalg.least_squares import ridge
 from statprune.linalg.moments import Halves, Moments
 from statprune.surgery.cut import cut
@@ -226,11 +226,12 @@ def _chosen(
     at: Passage, site: Site, count: int, halves: Halves, make_good: MakeGood
 ) -> tuple[Tensor, ConsumerFit]:
     """The units kept, and what their consumer becomes; uses `halves` up."""
+    energy = halves.energy
     made_good = make_good(*halves.against(consumer_weight(site, at.block).T))
+    local = damping_of_choice(made_good, halves.energy, energy, at.eps)
     whole, W = halves.whole(), consumer_weight(site, at.block)
     kept = torch.arange(site.units, device=W.device)
     if count < site.units:
-        local = LOCAL if made_good.damping == NONE else made_good.damping
         chosen = eliminate(whole.G, W.T + made_good.B, unit=site.columns, damping=local)
         kept = chosen.order[:count].sort().values
     damping = made_good.damping

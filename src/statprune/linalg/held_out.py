@@ -39,6 +39,9 @@ DAMPINGS = (1e-1, 1e-2, 1e-3)
 NEARLY = 0.005
 """How much more of the error, as a share of the gain, a larger damping may leave."""
 
+NOISE = 1e-6
+"""What earlier cuts have lost counts for nothing up to this share of the targets' energy."""
+
 NONE = float("inf")
 """The damping that leaves the second part out."""
 
@@ -86,6 +89,21 @@ def _tried(lost: Moments, held: Moments, damping: float) -> Compensation:
 def _any(G: Tensor) -> bool:
     """Whether any column has moved: else there is nothing to fit with."""
     return bool((G.diagonal() > 0).any())
+
+
+def damping_of_choice(found: Compensation, lost: float, energy: float, eps: float = 0.0) -> float:
+    """That of choosing units: of the fit that makes good what was `lost`, if that is more than noise.
+
+    A large one takes units that are nearly one another's copies for different ones.
+
+    Args:
+        found: the fit of what was lost.
+        lost: its energy, over all rows.
+        energy: that of the targets.
+        eps: of the dtype in which targets were computed: what its rounding makes is no loss.
+    """
+    noise = max(NOISE, (2 * eps) ** 2)
+    return LOCAL if found.damping == NONE or lost <= noise * energy else found.damping
 
 
 @dataclass(frozen=True, eq=False)

@@ -226,6 +226,11 @@ class Halves:
         """The trace of G over all rows."""
         return float(self.fit.G.trace() + self.held.G.trace())
 
+    @property
+    def energy(self) -> float:
+        """The sum of squares of the targets over all rows."""
+        return self.fit.energy + self.held.energy
+
     def against(self, B: Tensor) -> tuple[Moments, Moments]:
         """The two for the targets Y - Z B that a fit B (m, out) leaves; those of Y are gone."""
         self.fit = self.fit.against(B, overwrite=True)
