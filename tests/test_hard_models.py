@@ -2,7 +2,8 @@
 
 Bounds are of the relative error of the outputs. What is redundant may cost rounding, ROUNDING eps of the
 model's dtype; the refit also its damping (linalg/held_out.py LOCAL), which it pays at every site. What few
-tokens can tell is preserved on these tokens, up to as much rounding as consumers have grown. docs/trust.md has all bounds.
+tokens can tell is preserved on these tokens, up to as much rounding as consumers have grown. All bounds:
+docs/trust.md.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import statprune
 from statprune.anatomy.lookup import anatomy_of
 from statprune.anatomy.producers import module_at
 from statprune.engine import passage
-from statprune.errors import ModelError, NonFiniteError
+from statprune.errors import NonFiniteError
 from statprune.linalg.held_out import LOCAL
 from statprune.surgery.linear import weight_of
 from tests.contracts.test_architectures import producers_rows
@@ -217,7 +218,9 @@ def test_weights_that_half_precision_does_not_hold_are_refused_by_name(method: s
 def test_models_with_a_weight_that_is_no_number_are_refused(method: str, wrong: float) -> None:
     model = tiny_model("llama")
     weight_of(module_at(anatomy_of(model).blocks[1], "mlp.up_proj"))[3, 3] = wrong
-    with pytest.raises(ModelError, match=r"mlp\.up_proj\.weight holds . NaN and . infinite of 1280 values"):
+    with pytest.raises(
+        NonFiniteError, match=r"mlp\.up_proj\.weight holds . NaN and . infinite of 1280 values"
+    ):
         statprune.compress(model, data=plain(model), plan=half(model), method=method)
 
 
