@@ -21,8 +21,9 @@ from statprune.engine.stat import stat
 from statprune.engine.trace import Trace
 from statprune.linalg.gram import Gram
 from statprune.surgery.cut import cut
-from statprune.surgery.linear import set_weight, weight_of
-from tests.tiny import MODEL_TYPES, kept_of, random_cut, tiny_batch, tiny_model, uneven_cut
+from statprune.surgery.linear import weight_of
+from tests.plans import masked
+from tests.tiny import MODEL_TYPES, random_cut, tiny_batch, tiny_model, uneven_cut
 
 LENGTH = 12
 CONTEXT = 10
@@ -100,10 +101,8 @@ def test_the_stream_ends_where_the_model_does(model: PreTrainedModel) -> None:
 
 
 def test_cutting_equals_masking(model: PreTrainedModel) -> None:
-    masked = deepcopy(model)
-    anatomy = anatomy_of(masked)
     kept = {}
-    for site in anatomy.sites:
+    for site in anatomy_of(model).sites:
         chosen = {
             "attention": [[1], None, [0]],
             "cross_attention": [None, [0], [1]],
@@ -113,15 +112,7 @@ def test_cutting_equals_masking(model: PreTrainedModel) -> None:
         }[site.part][site.block % 3]
         if chosen is not None:
             kept[site.name] = chosen
-            consumer = module_at(anatomy.blocks[site.block], site.consumer)
-            if site.experts:
-                mask = torch.zeros(site.experts, 1, site.units, dtype=torch.float64)
-                weight_of(consumer).mul_(mask.scatter(2, kept_of(site, chosen)[:, None], 1.0))
-                continue
-            mask = torch.zeros(site.units * site.columns, dtype=torch.float64)
-            mask[site.columns_of(torch.tensor(kept[site.name]))] = 1
-            set_weight(consumer, weight_of(consumer) * mask)
-    expected = output(masked)
+    expected = output(masked(deepcopy(model), kept))
     assert (expected - output(model)).abs().max() > 1e-3, "the units dropped do not matter: nothing is tested"
     torch.testing.assert_close(output(random_cut(model, kept)), expected)
 

@@ -9,8 +9,17 @@ from scipy.special import log_softmax
 
 from statprune.anatomy.lookup import anatomy_of
 from statprune.calibration.stream import advance, before_first_block
-from statprune.engine.divergence import CHOICES, NUMBERS, Outputs, first_of, held_out, probe_batches
+from statprune.engine.divergence import (
+    CHOICES,
+    NUMBERS,
+    Outputs,
+    Reference,
+    first_of,
+    held_out,
+    probe_batches,
+)
 from statprune.engine.probe import Probe
+from statprune.errors import NonFiniteError
 from tests.tiny import tiny_batch, tiny_model
 
 HEADS: list[tuple[str, str, dict[str, Any]]] = [
@@ -132,3 +141,25 @@ def test_what_is_tried_out_goes_on_beside_the_dense_model() -> None:
     values = [value for each in found.values() for _, value in each]
     assert values == pytest.approx(wanted, rel=1e-3, abs=1e-6)
     assert [each > 1e-4 for each in values] == [True, False, True, True]
+
+
+def test_a_choice_that_is_masked_by_minus_infinity_counts_nothing() -> None:
+    """A vocabulary that is larger than the tokenizer's, say."""
+    generator = torch.Generator().manual_seed(0)
+    dense, thin = (torch.randn(5, 7, generator=generator) for _ in range(2))
+    wide = [torch.cat([each, torch.full((5, 2), -torch.inf)], dim=1) for each in (dense, thin)]
+    found = Reference(wide[0], numbers=False).distance(wide[1])
+    assert found == pytest.approx(Reference(dense, numbers=False).distance(thin), rel=1e-6)
+    assert found > 1
+
+
+@pytest.mark.parametrize("numbers", [False, True])
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
+def test_outputs_that_are_no_numbers_are_not_taken_for_equal(wrong: float, numbers: bool) -> None:
+    dense = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+    thin = dense.clone()
+    thin[2, 3] = wrong
+    with pytest.raises(
+        NonFiniteError, match=r"outputs of the thinned model are .*: 1 of 35 are NaN or infinite"
+    ):
+        Reference(dense, numbers=numbers).distance(thin)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from statprune.errors import NonFiniteError, NumericalError
-from statprune.linalg.elimination import eliminate
+from statprune.linalg.elimination import _costs, _one_by_one, _without, eliminate
 
 DAMPING = 1e-3
 
@@ -112,6 +112,18 @@ def test_bad_shapes_and_numbers_are_refused() -> None:
     B[0, 0] = torch.nan
     with pytest.raises(NonFiniteError, match="B: 1 of 12"):
         eliminate(G, B, damping=DAMPING)
+
+
+def test_an_inverse_that_rounding_has_broken_is_refused_by_name() -> None:
+    """Where its diagonal is not positive any more, or a unit's block, or those that go."""
+    message = r"inverse of 2 columns is not positive at {} of them any more\. Raise damping"
+    broken, B = torch.diag(torch.tensor([1.0, -1.0])), torch.ones(2, 1)
+    with pytest.raises(NumericalError, match=message.format(2)):
+        _costs(torch.zeros(2, 2), B, 2)
+    with pytest.raises(NumericalError, match=message.format(1)):
+        _one_by_one(broken, torch.eye(2), 1)
+    with pytest.raises(NumericalError, match=message.format(1)):
+        _without(broken, B, torch.tensor([1]), 1)
 
 
 def test_a_single_unit_by_hand() -> None:

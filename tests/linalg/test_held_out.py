@@ -6,9 +6,19 @@ import torch
 from matrices import three
 from torch import Tensor
 
-from statprune.errors import NonFiniteError
+from statprune.errors import NonFiniteError, NumericalError
 from statprune.linalg.checks import require_finite
-from statprune.linalg.held_out import DAMPINGS, LOCAL, NEARLY, NONE, compensation, fit_consumer
+from statprune.linalg.held_out import (
+    DAMPINGS,
+    LOCAL,
+    NEARLY,
+    NOISE,
+    NONE,
+    Compensation,
+    compensation,
+    damping_of_choice,
+    fit_consumer,
+)
 from statprune.linalg.moments import Moments, MomentSum
 
 ROWS, M, OUT = 400, 10, 4
@@ -157,3 +167,44 @@ def test_the_rule_from_the_rows_themselves() -> None:
         assert found.held_out == pytest.approx(error, rel=1e-3, abs=1e-4)
         answers.add(damping)
     assert answers == {NONE, *DAMPINGS}
+
+
+def test_what_was_lost_says_how_units_are_chosen_unless_it_is_noise() -> None:
+    found = Compensation(torch.zeros(1, 1), 0.1, 0.9)
+    assert damping_of_choice(found, 1.01 * NOISE, 1.0) == 0.1
+    assert damping_of_choice(found, 0.99 * NOISE, 1.0) == LOCAL
+    assert damping_of_choice(found, NOISE * 1e3, 1e3) == LOCAL
+    assert damping_of_choice(found, 3.9e-4, 1.0, eps=1e-2) == LOCAL
+    assert damping_of_choice(found, 4.1e-4, 1.0, eps=1e-2) == 0.1
+    assert damping_of_choice(Compensation(torch.zeros(1, 1), NONE, 1.0), 1.0, 1.0) == LOCAL
+
+
+def test_rows_that_never_move_make_nothing_good() -> None:
+    """Those of the fit; those held out do move."""
+    fit, held = (MomentSum(2, 1, constant=False) for _ in range(2))
+    fit.update(torch.zeros(5, 2), torch.ones(5, 1))
+    held.update(torch.ones(5, 2), torch.ones(5, 1))
+    lost, out, _ = three(fit, held)
+    found = compensation(lost, out)
+    assert (found.damping, found.held_out) == (NONE, 1.0)
+    assert not bool(found.B.any())
+
+
+@pytest.mark.parametrize("damping", [NONE, 1e-2])
+def test_a_consumer_of_units_that_never_move_keeps_its_weight(damping: float) -> None:
+    sums = MomentSum(3, 2, constant=False)
+    rows = torch.randn(9, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rows[:, 1:] = 0
+    sums.update(rows, rows[:, :2])
+    W = torch.arange(6.0, dtype=torch.float64).reshape(2, 3)
+    found = fit_consumer(sums.moments(), W, torch.tensor([1, 2]), damping)
+    assert torch.equal(found.B, W.T[1:])
+    assert found.condition == 1
+    assert found.error == pytest.approx(1)
+
+
+def test_errors_that_overflow_are_refused() -> None:
+    sums = MomentSum(1, 1, constant=False, products=torch.float64)
+    sums.update(torch.full((2, 1), 1e150, dtype=torch.float64), torch.ones(2, 1, dtype=torch.float64))
+    with pytest.raises(NumericalError, match="error of a fit of 1 columns overflows"):
+        sums.moments().error(torch.full((1, 1), 1e10, dtype=torch.float64))

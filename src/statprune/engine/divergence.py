@@ -10,6 +10,7 @@ The last fits see these samples too: on other text the divergence is larger, by 
 """
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from transformers import PreTrainedModel
 from statprune.anatomy.lookup import Anatomy
 from statprune.calibration.batches import Batch, real_of, samples_in
 from statprune.calibration.stream import before_first_block, behind_last_block
+from statprune.errors import NonFiniteError
 
 HOLD_OUT = 4
 """Every fourth calibration sample is held out while dampings are chosen; outputs are compared on those."""
@@ -196,12 +198,30 @@ class Reference:
             self.weight = float(len(dense))
 
     def distance(self, thin: Tensor) -> float:
-        """The squared error, or the divergence, summed over rows."""
+        """The squared error, or the divergence, summed over rows.
+
+        Raises:
+            NonFiniteError: it is NaN or infinite.
+        """
         if self._numbers:
-            return float((self._dense - thin).square().sum(dtype=torch.float64))
-        return max(0.0, self._least - _over_rows(self._dense, torch.log_softmax(thin, dim=-1)))
+            return _finite(float((self._dense - thin).square().sum(dtype=torch.float64)), thin)
+        found = self._least - _over_rows(self._dense, torch.log_softmax(thin, dim=-1))
+        return max(0.0, _finite(found, thin))
 
 
 def _over_rows(p: Tensor, log: Tensor) -> float:
-    """The sum of p log q, in float64: a divergence is a small difference of two."""
-    return float((p * log).sum(dtype=torch.float64))
+    """The sum of p log q, in float64: a divergence is a small difference of two.
+
+    What has no probability counts nothing, even where a mask makes its logit minus infinity.
+    """
+    return float((p * log).masked_fill_(p == 0, 0).sum(dtype=torch.float64))
+
+
+def _finite(distance: float, thin: Tensor) -> float:
+    if isfinite(distance):
+        return distance
+    wrong = int((~torch.isfinite(thin)).sum())
+    raise NonFiniteError(
+        f"the outputs of the thinned model are {distance} from the dense ones: {wrong} of {thin.numel()} are "
+        f"NaN or infinite. Nothing was written. Try --dtype float32."
+    )

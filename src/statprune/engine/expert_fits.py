@@ -25,7 +25,7 @@ from statprune.engine.measure import consumer_weight
 from statprune.engine.passage import MakeGood, Passage
 from statprune.engine.trace import Trace
 from statprune.linalg.elimination import eliminate
-from statprune.linalg.held_out import LOCAL, NONE, Compensation, ConsumerFit, fit_consumer
+from statprune.linalg.held_out import Compensation, ConsumerFit, damping_of_choice, fit_consumer
 from statprune.linalg.moments import Halves, Moments, MomentSum, in_two
 from statprune.surgery.cut import cut
 from statprune.surgery.experts import sizes
@@ -44,7 +44,7 @@ def narrow_experts(at: Passage, site: Site, count: int, trace: Trace, make_good:
     for expert, pair in dealt(
         at.ranks, site.experts, lambda expert: _sums(at, site, expert, seen, W[expert])
     ):
-        own[expert] = _fit(in_two(*pair), W[expert], largest[expert], count, make_good)
+        own[expert] = _fit(in_two(*pair), (W[expert], largest[expert]), count, make_good, at.eps)
     fits = [each for _, each in sorted(pooled(at.ranks, own).items())]
     kept = torch.stack([each.kept for each in fits])
     cut(at.block, site, kept, torch.stack([each.weight for each in fits]))
@@ -70,13 +70,19 @@ class ExpertFit:
     seen: bool
 
 
-def _fit(halves: Halves, W: Tensor, largest: Tensor, count: int, make_good: MakeGood) -> ExpertFit:
+def _fit(
+    halves: Halves, weights: tuple[Tensor, Tensor], count: int, make_good: MakeGood, eps: float
+) -> ExpertFit:
+    """`weights`: what reads the expert's neurons, (out, units), and these from the largest on, (units,)."""
+    W, largest = weights
     told = told_apart(halves.fit.rows + halves.held.rows, W.shape[1], halves.spread)
+    before = halves.energy
     made_good = make_good(*halves.against(W.T)) if told else None
-    whole = halves.whole()
+    lost, whole = halves.energy, halves.whole()
     if made_good is not None:
         energy = whole.energy
-        kept, found = _fitted(whole, made_good, W, count)
+        local = damping_of_choice(made_good, lost, before, eps)
+        kept, found = _fitted(whole, made_good, W, count, local)
         return ExpertFit(kept, found.B.T, found.error * energy, energy, found.condition, seen=True)
     kept = largest[:count].sort().values
     weight = W[:, kept]
@@ -98,11 +104,12 @@ def _sums(
     return pair
 
 
-def _fitted(whole: Moments, made_good: Compensation, W: Tensor, count: int) -> tuple[Tensor, ConsumerFit]:
+def _fitted(
+    whole: Moments, made_good: Compensation, W: Tensor, count: int, local: float
+) -> tuple[Tensor, ConsumerFit]:
     """The neurons of one expert that are kept, and what reads them."""
     dense = W.T
     kept = torch.arange(len(dense), device=W.device)
     if count < len(dense):
-        damping = LOCAL if made_good.damping == NONE else made_good.damping
-        kept = eliminate(whole.G, dense + made_good.B, damping=damping).order[:count].sort().values
+        kept = eliminate(whole.G, dense + made_good.B, damping=local).order[:count].sort().values
     return kept, fit_consumer(whole, W, kept, made_good.damping)

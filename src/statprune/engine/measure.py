@@ -1,6 +1,7 @@
 """What one site's activations say: its factor, and the curve that the budget reads off it."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from statprune.anatomy.sites import Site
 from statprune.budget.curves import Curve
 from statprune.calibration.stream import Reader, Stream, advance
 from statprune.engine.experts import ExpertFactors, ExpertSums
-from statprune.errors import NonFiniteError
+from statprune.errors import NonFiniteError, NumericalError
 from statprune.linalg.accumulator import Accumulator
 from statprune.linalg.factor import Factor
 from statprune.linalg.sketch import CountSketch, GaussianSketch
@@ -82,11 +83,12 @@ def factor_of(site: Site, block: nn.Module, seen: Accumulator | ExpertSums) -> F
 
     STAT, sections 2 and 3.
     """
-    if isinstance(seen, ExpertSums):
-        return seen.factor()
-    if site.kind == "attention":
-        return seen.factor(unit=site.columns)
-    return seen.factor(scale=consumer_weight(site, block).norm(dim=0))
+    with at_site(site):
+        if isinstance(seen, ExpertSums):
+            return seen.factor()
+        if site.kind == "attention":
+            return seen.factor(unit=site.columns)
+        return seen.factor(scale=consumer_weight(site, block).norm(dim=0))
 
 
 def consumer_weight(site: Site, block: nn.Module) -> Tensor:
@@ -96,25 +98,29 @@ def consumer_weight(site: Site, block: nn.Module) -> Tensor:
 
 def curve_of(site: Site, factor: Factor | ExpertFactors, weight: Tensor) -> Curve:
     """The error curve of `site` from its `factor` and its consumer's `weight` (out, units * columns)."""
-    output = factor.errors(weight).double().cpu()
-    if site.kind == "attention":
-        return Curve(output=output, trailing=output, steps=output[:-1])
-    return Curve(
-        output=output,
-        trailing=factor.errors().double().cpu(),
-        steps=factor.pivot_norms().double().cpu(),
-    )
+    with at_site(site):
+        output = factor.errors(weight).double().cpu()
+        trailing = output if site.kind == "attention" else factor.errors().double().cpu()
+    steps = output[:-1] if site.kind == "attention" else factor.pivot_norms().double().cpu()
+    return Curve(output=output, trailing=trailing, steps=steps)
 
 
 def naming(update: Reader, site: Site) -> Reader:
     """A reader that hands on what the site's consumer reads; an error names the site."""
 
     def read(Z: Any) -> None:
-        try:
+        with at_site(site):
             update(Z)
-        except NonFiniteError as error:
-            raise NonFiniteError(
-                f"{site.name}, read by {site.consumer}: {error} Nothing was written."
-            ) from error
 
     return read
+
+
+@contextmanager
+def at_site(site: Site) -> Iterator[None]:
+    """An error of numbers that is raised inside names the site."""
+    try:
+        yield
+    except (NonFiniteError, NumericalError) as error:
+        if getattr(error, "told", False) or str(error).startswith(site.name):
+            raise
+        raise type(error)(f"{site.name}, read by {site.consumer}: {error} Nothing was written.") from error

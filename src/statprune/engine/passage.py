@@ -119,6 +119,11 @@ class Passage:
         """The processes that share the run."""
         return self.anatomy.ranks
 
+    @property
+    def eps(self) -> float:
+        """Of the dtype in which the model computes."""
+        return float(torch.finfo(self.thin.hidden[0].dtype).eps)
+
     def moments(self, site: Site, *, noting: bool) -> tuple[Halves | None, Notes | None]:
         """Of what the consumer reads in the thin stream, and of what it should return there.
 

@@ -40,13 +40,13 @@ from statprune.engine.carriers import improve
 from statprune.engine.divergence import PROBE_TOKENS, Outputs, first_of, held_out, taken
 from statprune.engine.expert_fits import narrow_experts
 from statprune.engine.journal import mark, narrow_again, narrowed, recall
-from statprune.engine.measure import consumer_weight
+from statprune.engine.measure import at_site, consumer_weight
 from statprune.engine.owner import by_owner
 from statprune.engine.passage import Data, MakeGood, Passage, observed
 from statprune.engine.progress import Progress, no_progress
 from statprune.engine.trace import Trace
 from statprune.linalg.elimination import eliminate
-from statprune.linalg.held_out import LOCAL, NONE, ConsumerFit, compensation, fit_consumer
+from statprune.linalg.held_out import NONE, ConsumerFit, compensation, damping_of_choice, fit_consumer
 from statprune.linalg.least_squares import ridge
 from statprune.linalg.moments import Halves, Moments
 from statprune.surgery.cut import cut
@@ -106,7 +106,8 @@ def refit(
             passage = Passage(anatomy, block, index, thin, seen, data)
             for site in sites:
                 for step in steps:
-                    step(passage, site, plan[site], trace)
+                    with at_site(site):
+                        step(passage, site, plan[site], trace)
             advance(thin, block, index)
             anatomy.shelf.note("refit", index, narrowed(block, trace, since, thin, anatomy.ranks))
         progress("refit", index + 1, len(anatomy.blocks), trace.facts(recalled=earlier is not None))
@@ -225,11 +226,12 @@ def _chosen(
     at: Passage, site: Site, count: int, halves: Halves, make_good: MakeGood
 ) -> tuple[Tensor, ConsumerFit]:
     """The units kept, and what their consumer becomes; uses `halves` up."""
+    energy = halves.energy
     made_good = make_good(*halves.against(consumer_weight(site, at.block).T))
+    local = damping_of_choice(made_good, halves.energy, energy, at.eps)
     whole, W = halves.whole(), consumer_weight(site, at.block)
     kept = torch.arange(site.units, device=W.device)
     if count < site.units:
-        local = LOCAL if made_good.damping == NONE else made_good.damping
         chosen = eliminate(whole.G, W.T + made_good.B, unit=site.columns, damping=local)
         kept = chosen.order[:count].sort().values
     damping = made_good.damping

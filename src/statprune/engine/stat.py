@@ -32,7 +32,14 @@ from statprune.calibration.share import share
 from statprune.calibration.stream import Stream, advance, before_first_block
 from statprune.engine.experts import ExpertFactors
 from statprune.engine.journal import mark, narrow_again, narrowed, recall
-from statprune.engine.measure import MakeAccumulator, consumer_weight, curve_of, factor_of, sums_through
+from statprune.engine.measure import (
+    MakeAccumulator,
+    at_site,
+    consumer_weight,
+    curve_of,
+    factor_of,
+    sums_through,
+)
 from statprune.engine.owner import by_owner
 from statprune.engine.progress import Facts, Progress, no_progress
 from statprune.engine.trace import Trace
@@ -176,10 +183,11 @@ def _prune(
 ) -> None:
     """Cut `site` with its factor, where it is; `known` is its curve, if that was read off already."""
     owner = anatomy.owner_of(site)
-    by_owner(
-        anatomy.ranks, owner, block, site, trace,
-        lambda: _cut(block, site, cast(Factor | ExpertFactors, factor), count, trace, known),
-    )  # fmt: skip
+    with at_site(site):
+        by_owner(
+            anatomy.ranks, owner, block, site, trace,
+            lambda: _cut(block, site, cast(Factor | ExpertFactors, factor), count, trace, known),
+        )  # fmt: skip
 
 
 def _cut(

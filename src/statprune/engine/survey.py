@@ -25,7 +25,7 @@ from statprune.calibration.share import exact, share
 from statprune.calibration.stream import Stream, advance, before_first_block
 from statprune.engine.divergence import every_row, first_of, taken
 from statprune.engine.experts import Readings
-from statprune.engine.measure import consumer_weight, naming
+from statprune.engine.measure import at_site, consumer_weight, naming
 from statprune.engine.probe import Candidates, Probe
 from statprune.engine.progress import Facts, Progress, no_progress
 from statprune.linalg.elimination import eliminate
@@ -102,14 +102,16 @@ def _candidates(
     for site in sites:
         each = seen.pop(site.name)
         if isinstance(each, Readings):
-            found[site.name] = each.candidates(LEVELS, DAMPING, ranks)
+            with at_site(site):
+                found[site.name] = each.candidates(LEVELS, DAMPING, ranks)
             continue
         whole = merged(ranks, each, anatomy.owner_of(site))
         if whole is not None:
             wholes[site.name] = whole
     for site in sites:
         if site.name in wholes:
-            found[site.name] = _of_site(site, block, wholes.pop(site.name).take())
+            with at_site(site):
+                found[site.name] = _of_site(site, block, wholes.pop(site.name).take())
     return {site.name: ranks.same(found.get(site.name), anatomy.owner_of(site)) for site in sites}
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from typing import Protocol
 
 import torch
@@ -187,8 +188,12 @@ def refit_producer(
     Raises:
         NumericalError: a factor of the preconditioner does not exist, whatever the rescue.
     """
-    factors = _preconditioner(reading, B)
     left = _first_gradient(reading, B, missing, constant=constant)
+    second = reading.second_moment(_sampled(reading))
+    # Zeros are all that is sure where rows or the consumer are zero, or squares vanish or overflow.
+    if not (0 < float(second.trace()) < inf and bool(left.any()) and bool(torch.isfinite(left).all())):
+        return torch.zeros_like(left)
+    factors = _preconditioner(reading, B, second)
     normal = _Normal(reading, B, constant=constant)
     D = torch.zeros_like(left)
     direction, before = torch.zeros_like(D), 1.0
@@ -198,7 +203,7 @@ def refit_producer(
         direction = towards + (size / before) * direction
         products = normal(direction)
         curvature = float((direction * products).sum())
-        if size <= 0 or curvature <= 0:
+        if not (0 < size < inf and 0 < curvature < inf):  # done, or beyond what the dtype holds
             break
         D, left = D + (size / curvature) * direction, left - (size / curvature) * products
         before = size
@@ -243,14 +248,17 @@ def _first_gradient(reading: Reading, B: Tensor, missing: Tensor, *, constant: b
     return total
 
 
-def _preconditioner(reading: Reading, B: Tensor) -> tuple[Tensor, Tensor]:
+def _sampled(reading: Reading) -> slice:
+    return slice(None, None, max(1, reading.rows // SAMPLED))
+
+
+def _preconditioner(reading: Reading, B: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Cholesky factors of what the problem's matrix nearly is: a Kronecker product for every unit.
 
     Returns (inputs, inputs) and (units, width, width).
     """
-    sampled = slice(None, None, max(1, reading.rows // SAMPLED))
-    right = damped_factor(reading.second_moment(sampled), SMOOTHING).lower
-    blocks = reading.blocks(B, sampled).double()
+    right = damped_factor(second, SMOOTHING).lower
+    blocks = reading.blocks(B, _sampled(reading)).double()
     mean = blocks.diagonal(dim1=1, dim2=2).mean()
     blocks.diagonal(dim1=1, dim2=2).add_(SMOOTHING * mean.clamp(min=torch.finfo(torch.float32).tiny))
     return right.to(B.dtype), torch.linalg.cholesky(blocks).to(B.dtype)

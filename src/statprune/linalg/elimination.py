@@ -113,8 +113,18 @@ def _costs(P: Tensor, B: Tensor, unit: int) -> Tensor:
         P.reshape(units, unit, units, unit).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
     )  # (units, unit, unit)
     rows = B.reshape(units, unit, -1)
-    costs: Tensor = (rows * torch.linalg.solve(blocks, rows)).sum(dim=(1, 2))
+    solved, failed = torch.linalg.solve_ex(blocks, rows)
+    if bool(failed.any()):
+        raise _not_positive(P.shape[0], unit)
+    costs: Tensor = (rows * solved).sum(dim=(1, 2))
     return costs
+
+
+def _not_positive(columns: int, among: int) -> NumericalError:
+    return NumericalError(
+        f"eliminate: the inverse of {columns} columns is not positive at {among} of them any more. Raise "
+        "damping, or give more calibration rows."
+    )
 
 
 def _one_by_one(P: Tensor, M: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -137,6 +147,8 @@ def _one_by_one(P: Tensor, M: Tensor, count: int) -> tuple[Tensor, Tensor]:
     order, steps = [], []
     left = np.ones(len(p), dtype=bool)
     for t in range(count):
+        if not (p_left[left] > 0).all():
+            raise _not_positive(len(p), int((~(p_left[left] > 0)).sum()))
         costs = np.where(left, inner_left / np.where(left, p_left, 1), np.inf)
         j = int(costs.argmin())
         order.append(j)
@@ -161,10 +173,7 @@ def _without(P: Tensor, B: Tensor, chosen: Tensor, unit: int) -> tuple[Tensor, T
     across = P[kept[:, None], gone]  # (kept, gone)
     lower, failed = torch.linalg.cholesky_ex(P[gone[:, None], gone])
     if int(failed):
-        raise NumericalError(
-            f"eliminate: the inverse of {P.shape[0]} columns is not positive at {gone.numel()} of them any "
-            "more. Raise damping, or give more calibration rows."
-        )
+        raise _not_positive(P.shape[0], gone.numel())
     solved = torch.cholesky_solve(torch.cat([across.T, B[gone]], dim=1), lower)
     P = _compacted(P, kept).addmm_(across, solved[:, : kept.numel()], alpha=-1)
     return P, B[kept].sub_(across @ solved[:, kept.numel() :])

@@ -112,6 +112,7 @@ class Factor:
         Raises:
             ValueError: `weight` is not (out, m).
             NonFiniteError: `weight` holds NaN or infinity.
+            NumericalError: the errors overflow.
         """
         energy = self.R.new_zeros(self.rank, dtype=torch.float64)
         read = None if weight is None else self._unscaled(weight)[:, self.columns].T
@@ -122,7 +123,13 @@ class Factor:
         # Summed from the small end, so that a small error is not the difference of two large ones.
         trailing = torch.cat([energy.flip(0).cumsum(0).flip(0), energy.new_zeros(1)])
         first_positions = torch.arange(self.units + 1, device=energy.device) * self.unit
-        return trailing[torch.searchsorted(self.pivots, first_positions)].sqrt().to(self.R.dtype)
+        found = trailing[torch.searchsorted(self.pivots, first_positions)].sqrt().to(self.R.dtype)
+        if not bool(torch.isfinite(found[0])):  # the largest
+            raise NumericalError(
+                f"errors of {self.units} units overflow {found.dtype}: entries of the triangle reach "
+                f"{float(self.R.abs().max()):.1e}. Scale the data, or factor in torch.float64."
+            )
+        return found
 
     def interpolation(self, count: int) -> Interpolation:
         """Keep the first `count` units (0 to units) and rebuild the rest from them.

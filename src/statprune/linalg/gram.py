@@ -33,7 +33,7 @@ class Gram:
         dtype: of the sum.
         product_dtype: of the products, if another one. float32 forms products of at most 4096 rows in float32
             and sums them in `dtype`: errors of about 1e-6 ||Z_i|| ||Z_j|| an entry, several times faster
-            where float64 is slow.
+            where float64 is slow. A product that overflows is formed in `dtype` instead.
     """
 
     def __init__(
@@ -207,8 +207,11 @@ def _chunks(Z: Tensor, total: Tensor, product_dtype: torch.dtype) -> Iterator[Te
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
     if a.dtype == total.dtype:
         total.addmm_(a.T, b)
-    else:
-        total.add_(a.T @ b)
+        return
+    product = a.T @ b
+    if not bool(torch.isfinite(product.sum())):  # rows above 1e19 overflow float32
+        product = a.to(total.dtype).T @ b.to(total.dtype)
+    total.add_(product)
 
 
 def _add(total: Tensor, other: Tensor) -> None:

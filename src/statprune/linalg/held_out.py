@@ -39,6 +39,9 @@ DAMPINGS = (1e-1, 1e-2, 1e-3)
 NEARLY = 0.005
 """How much more of the error, as a share of the gain, a larger damping may leave."""
 
+NOISE = 1e-6
+"""What earlier cuts have lost counts for nothing up to this share of the targets' energy."""
+
 NONE = float("inf")
 """The damping that leaves the second part out."""
 
@@ -70,7 +73,7 @@ def compensation(
         NumericalError: a damped Gram matrix has no Cholesky factor, whatever the rescue.
     """
     found = [Compensation(lost.C.new_zeros(()).expand_as(lost.C), NONE, 1.0)]
-    for damping in dampings if held.energy > 0 else ():
+    for damping in dampings if held.energy > 0 and _any(lost.G) else ():
         found.append(_tried(lost, held, damping))
         least = min(each.held_out for each in found)
         # What is too far from the least stays so: its fit is not kept.
@@ -81,6 +84,26 @@ def compensation(
 def _tried(lost: Moments, held: Moments, damping: float) -> Compensation:
     B = ridge(lost.G, lost.C, damping).X
     return Compensation(B, damping, held.error(B) / held.energy)
+
+
+def _any(G: Tensor) -> bool:
+    """Whether any column has moved: else there is nothing to fit with."""
+    return bool((G.diagonal() > 0).any())
+
+
+def damping_of_choice(found: Compensation, lost: float, energy: float, eps: float = 0.0) -> float:
+    """That of choosing units: of the fit that makes good what was `lost`, if that is more than noise.
+
+    A large one takes units that are nearly one another's copies for different ones.
+
+    Args:
+        found: the fit of what was lost.
+        lost: its energy, over all rows.
+        energy: that of the targets.
+        eps: of the dtype in which targets were computed: what its rounding makes is no loss.
+    """
+    noise = max(NOISE, (2 * eps) ** 2)
+    return LOCAL if found.damping == NONE or lost <= noise * energy else found.damping
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,9 +140,11 @@ def fit_consumer(
     else:
         local = whole.G[kept] @ W
         part = whole.of(kept)
-        solved = ridge(part.G, local, LOCAL)
-        B, condition = solved.X, solved.condition
-    if damping != NONE:
+        B, condition = W[kept], 1.0
+        if _any(part.G):
+            solved = ridge(part.G, local, LOCAL)
+            B, condition = solved.X, solved.condition
+    if damping != NONE and _any(part.G):
         B = B + ridge(part.G, part.C - local, damping).X
     return ConsumerFit(
         B=B,

@@ -62,7 +62,7 @@ def by_pivoted_qr(
         flat = host.reshape(-1, units, unit).transpose(1, 2).reshape(-1, units)
         order, _ = _pivoted(flat, torch.finfo(A.dtype).eps * max(A.shape[0] * unit, units))
         columns = (order[:, None] * unit + torch.arange(unit)).flatten()
-        tolerance = rtol * float(torch.linalg.vector_norm(host, dim=0).max())
+        tolerance = rtol * _largest_norm(host)
         columns, pivots, R = _in_order(host, columns, unit, tolerance)
 
     device = A.device
@@ -74,6 +74,14 @@ def by_pivoted_qr(
         scale=scale,
         unit=unit,
     )
+
+
+def _largest_norm(A: Tensor) -> float:
+    """The largest norm of a column of A (n, m), where its squares may overflow or vanish."""
+    if A.numel() == 0:
+        return 0.0
+    largest = float(A.abs().max())
+    return largest * float(torch.linalg.vector_norm(A / largest, dim=0).max()) if largest > 0 else 0.0
 
 
 def _pivoted(A: Tensor, rtol: float) -> tuple[Tensor, Tensor]:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import isfinite
 
 import torch
 from torch import Tensor
 
-from statprune.linalg.checks import require_width
+from statprune.errors import NumericalError
+from statprune.linalg.checks import require_finite, require_width
 from statprune.linalg.gram import CrossGram, Gram
 
 _PANEL = 512  # columns of targets whose errors are formed at a time
@@ -47,7 +49,11 @@ class Moments:
         )
 
     def error(self, B: Tensor) -> float:
-        """||Y - Z B||^2 for B (m, out), over all rows."""
+        """||Y - Z B||^2 for B (m, out), over all rows.
+
+        Raises:
+            NumericalError: it overflows.
+        """
         return self._error(B, lambda part: self.G @ B[:, part])
 
     def _error(self, B: Tensor, fitted: Callable[[slice], Tensor]) -> float:
@@ -56,6 +62,11 @@ class Moments:
         for start in range(0, B.shape[1], _PANEL):
             part = slice(start, start + _PANEL)
             explained += float((B[:, part] * (2 * self.C[:, part] - fitted(part))).sum())
+        if not isfinite(self.energy - explained):
+            raise NumericalError(
+                f"the error of a fit of {B.shape[0]} columns overflows: targets have energy "
+                f"{self.energy:.1e}, of which it explains {explained:.1e}. Scale the data."
+            )
         return max(0.0, self.energy - explained)
 
     def against(self, B: Tensor, *, overwrite: bool = False) -> Moments:
@@ -157,7 +168,11 @@ class MomentSum:
         self._energy += other._energy + 2 * (b @ t) + n * (b @ b)
 
     def moments(self) -> Moments:
-        """Of all rows, about their own means where the fit has a constant; nothing is left of the sums."""
+        """Of all rows, about their own means where the fit has a constant; nothing is left of the sums.
+
+        Raises:
+            NonFiniteError: the sums overflow.
+        """
         return self._about(*self._means())
 
     def _means(self) -> tuple[Tensor, Tensor]:
@@ -178,6 +193,8 @@ class MomentSum:
                 M.sub_(torch.outer(left, right)).sub_(torch.outer(u, v))
                 M.add_(torch.outer(a, v).mul_(n))
         energy = self._energy - 2 * (b @ t) + n * (b @ b)
+        for M, name in ((G, "second moments of inputs"), (C, "moments of inputs and targets")):
+            require_finite(M, name)
         return Moments(G, C, float(energy), mean_input, mean_target, n)
 
 
@@ -209,6 +226,11 @@ class Halves:
         """The trace of G over all rows."""
         return float(self.fit.G.trace() + self.held.G.trace())
 
+    @property
+    def energy(self) -> float:
+        """The sum of squares of the targets over all rows."""
+        return self.fit.energy + self.held.energy
+
     def against(self, B: Tensor) -> tuple[Moments, Moments]:
         """The two for the targets Y - Z B that a fit B (m, out) leaves; those of Y are gone."""
         self.fit = self.fit.against(B, overwrite=True)
@@ -224,7 +246,11 @@ class Halves:
 
 
 def in_two(fit: MomentSum, held: MomentSum) -> Halves:
-    """The moments of two sums, of which nothing is left."""
+    """The moments of two sums, of which nothing is left.
+
+    Raises:
+        NonFiniteError: a sum overflows.
+    """
     if fit._constant:
         whole = MomentSum(len(fit._input_sum), len(fit._target_sum), constant=True, device=fit._energy.device)
         whole.merge(fit)

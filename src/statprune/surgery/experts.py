@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from statprune.anatomy.parts import DOWN, GATE_UP
+from statprune.surgery.linear import held_by
 
 
 def neurons(experts: Any, expert: int, x: Tensor) -> Tensor:
@@ -39,4 +40,5 @@ def keep_neurons(experts: Any, kept: Tensor, weight: Tensor) -> None:
 
 def _set(experts: Any, name: str, weight: Tensor) -> None:
     old = getattr(experts, name)
-    setattr(experts, name, nn.Parameter(weight.to(old.dtype).contiguous(), requires_grad=old.requires_grad))
+    held = held_by(old, weight).contiguous()
+    setattr(experts, name, nn.Parameter(held, requires_grad=old.requires_grad))

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from statprune.anatomy.parts import DOWN
+from statprune.errors import NonFiniteError
 
 
 def weight_of(linear: Any) -> Tensor:
@@ -19,12 +21,32 @@ def weight_of(linear: Any) -> Tensor:
     return weight if isinstance(linear, nn.Linear) else weight.T
 
 
+def held_by(old: Tensor, new: Tensor) -> Tensor:
+    """`new` in the dtype of `old`, which it replaces.
+
+    Raises:
+        NonFiniteError: an entry is NaN or infinite in that dtype.
+    """
+    cast = new.detach().to(old.dtype)
+    if cast.is_meta or bool(torch.isfinite(cast.sum())) or bool(torch.isfinite(cast).all()):
+        return cast
+    raise NonFiniteError(
+        f"{int((~torch.isfinite(cast)).sum())} of {cast.numel()} new weights are NaN or infinite in "
+        f"{cast.dtype}, which holds numbers up to {torch.finfo(cast.dtype).max:.1e}; they reach "
+        f"{float(new.detach().abs().max()):.1e}. Try --dtype bfloat16 or float32."
+    )
+
+
 def set_weight(linear: Any, weight: Tensor) -> None:
-    """Give `linear` the weight (outputs, inputs), cast to its dtype; its declared sizes follow."""
+    """Give `linear` the weight (outputs, inputs), cast to its dtype; its declared sizes follow.
+
+    Raises:
+        NonFiniteError: its dtype does not hold an entry.
+    """
     outputs, inputs = weight.shape
     stored = weight if isinstance(linear, nn.Linear) else weight.T
     old = linear.weight
-    linear.weight = nn.Parameter(stored.to(old.dtype).contiguous(), requires_grad=old.requires_grad)
+    linear.weight = nn.Parameter(held_by(old, stored).contiguous(), requires_grad=old.requires_grad)
     if isinstance(linear, nn.Linear):
         linear.in_features, linear.out_features = inputs, outputs
     else:
@@ -32,9 +54,13 @@ def set_weight(linear: Any, weight: Tensor) -> None:
 
 
 def add_to_bias(linear: Any, shift: Tensor) -> None:
-    """Add `shift` (outputs,) to the bias of `linear`."""
+    """Add `shift` (outputs,) to the bias of `linear`.
+
+    Raises:
+        NonFiniteError: its dtype does not hold an entry.
+    """
     bias = linear.bias
-    linear.bias = nn.Parameter((bias + shift).to(bias.dtype), requires_grad=bias.requires_grad)
+    linear.bias = nn.Parameter(held_by(bias, bias + shift), requires_grad=bias.requires_grad)
 
 
 def keep_outputs(linear: Any, rows: Tensor) -> None:
