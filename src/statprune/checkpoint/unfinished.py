@@ -21,10 +21,11 @@ from statprune.checkpoint.aside import flush
 from statprune.checkpoint.finished import FILE as FINISHED
 from statprune.checkpoint.offload import Lender
 from statprune.checkpoint.read_ahead import ask_for
-from statprune.errors import OutputError, RankLostError, StatpruneError
+from statprune.errors import OutputError, RankLostError, ShortOfMemoryError, StatpruneError
 
 FORMAT = 1
 _IDENTITY, _LOCK = "run.json", "lock"
+_NOT_AGAIN = OutputError | RankLostError | ShortOfMemoryError
 _REMOVE = "Remove it: its block is done again."
 
 
@@ -177,8 +178,8 @@ def unfinished(out: Path) -> Iterator[Unfinished]:
     except _OtherRunError:
         raise
     except BaseException as error:
-        # What is wrong with the input, or with the result, would be so again.
-        again = isinstance(error, StatpruneError) and not isinstance(error, OutputError | RankLostError)
+        # What is wrong with the input, or with the result, would be so again; want of room would not.
+        again = isinstance(error, StatpruneError) and not isinstance(error, _NOT_AGAIN)
         if (again and shelf.begun) or shelf.empty:
             shutil.rmtree(folder, ignore_errors=True)
         else:
