@@ -1,7 +1,7 @@
 """Where memory is short, fewer rows pass at a time: the result is the same up to rounding, and it is told."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,17 @@ BOUND = 1e-4
 
 @contextmanager
 def no_more_rows(
-    model: nn.Module, most: int, *paths: str, error: Any = torch.OutOfMemoryError
+    model: nn.Module,
+    most: int,
+    *paths: str,
+    error: Any = torch.OutOfMemoryError,
+    when: Sequence[str] = ("survey",),
 ) -> Iterator[None]:
-    """Modules at `paths` fail for more than so many rows."""
+    """Modules at `paths` fail for more than so many rows, once a survey is on."""
 
     def fail(_: Any, inputs: tuple[Any, ...], named: Any) -> None:
         rows = len(inputs[0] if inputs else next(iter(named.values())))
-        if rows > most:
+        if rows > most and "survey" in when:
             raise error(f"tried to allocate {rows} rows")
 
     hooks = [module_at(model, path).register_forward_pre_hook(fail, with_kwargs=True) for path in paths]
@@ -99,13 +103,14 @@ def test_below_one_row_there_is_nothing_left_to_halve(error: Any, tmp_path: Path
     model = tiny_model("llama")
     data = batches(model)
     given: dict[str, Any] = {"data": data, "keep": 0.6, "out": tmp_path / "out"}
+    begun: list[str] = []
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with (
-        no_more_rows(model, 0, "model.layers.1.mlp.down_proj", error=error),
+        no_more_rows(model, 0, "model.layers.1.mlp.down_proj", error=error, when=begun),
         told() as said,
         pytest.raises(ShortOfMemoryError, match=r"blocks\.1: memory is short even .*--seq-len.*--offload"),
     ):
-        statprune.compress(model, **given)
+        statprune.compress(model, progress=lambda stage, *_: begun.append(stage), **given)
     assert [each.partition(" rows")[0].split()[-1] for each in said] == ["8", "4", "2"]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert [path.name for path in tmp_path.iterdir()] == ["out.unfinished"]
@@ -121,7 +126,7 @@ def test_the_head_and_the_embeddings_are_asked_for_fewer_rows() -> None:
     with no_more_rows(model, 1, "model.norm", "model.embed_tokens"), told() as said:
         halved = statprune.compress(model, data=given, keep=0.6)
     assert any("outputs to compare: memory was short for 2 rows" in each for each in said)
-    assert any("in front of model.layers.0: memory was short for 8 rows" in each for each in said)
+    assert any("in front of blocks.0: memory was short for 8 rows" in each for each in said)
     whole = compressed("llama", None, "refit")
     assert halved.plan.widths == whole.plan.widths
     assert halved.trace.divergence == pytest.approx(whole.trace.divergence, rel=1e-3)
@@ -186,3 +191,14 @@ def test_what_says_that_memory_is_short() -> None:
         torch.empty(2**60, dtype=torch.uint8)
     assert short_of_memory(raised.value)
     assert not short_of_memory(RuntimeError("shapes do not match"))
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])
+def test_what_does_not_take_one_sample_is_refused_before_the_first_pass(error: Any, tmp_path: Path) -> None:
+    model = tiny_model("llama")
+    with (
+        no_more_rows(model, 0, "model.norm", error=error),
+        pytest.raises(ShortOfMemoryError, match="batch 1: memory is short for its first sample"),
+    ):
+        statprune.compress(model, data=batches(model), keep=0.6, out=tmp_path / "out")
+    assert not list(tmp_path.iterdir())

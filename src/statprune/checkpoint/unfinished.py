@@ -17,7 +17,7 @@ from torch import Tensor
 
 from statprune.anatomy.shelf import Room, State
 from statprune.anatomy.spilled import Spilled
-from statprune.checkpoint.aside import flush
+from statprune.checkpoint.aside import MAKE_ROOM, flush
 from statprune.checkpoint.finished import FILE as FINISHED
 from statprune.checkpoint.offload import Lender
 from statprune.checkpoint.read_ahead import ask_for
@@ -145,7 +145,7 @@ class Unfinished:
             flush(self.folder)
         except (OSError, SafetensorError) as error:
             partial.unlink(missing_ok=True)
-            raise OutputError(f"{path} could not be written: {error}. Make room.") from error
+            raise OutputError(f"{path} could not be written: {error}. {MAKE_ROOM}") from error
 
     def _path(self, stage: str, index: int) -> Path:
         return self.folder / f"{stage}-{index:05d}.safetensors"
@@ -221,9 +221,12 @@ def _check_identity(shelf: Unfinished, identity: Mapping[str, Any]) -> None:
         if not shelf.empty:
             raise _OtherRunError(f"{path} is missing. Remove {shelf.folder}.")
         partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        flush(partial)
-        partial.replace(path)
+        try:
+            partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            flush(partial)
+            partial.replace(path)
+        except OSError as error:
+            raise OutputError(f"{path} could not be written: {error}. {MAKE_ROOM}") from error
         return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))

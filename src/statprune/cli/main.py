@@ -1,5 +1,6 @@
 """The parser, and the exit codes: 0 done, 1 our own failure, 2 bad input, 130 interrupted, 143 terminated."""
 
+import errno
 import json
 import os
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
+from statprune.checkpoint.aside import MAKE_ROOM
 from statprune.checkpoint.unfinished import folder_for
 from statprune.cli.benchmark import benchmark_command
 from statprune.cli.compress import compress_command
@@ -20,13 +22,14 @@ from statprune.cli.inspect import inspect_command
 from statprune.cli.many import leave, prints, refuse_unshared
 from statprune.cli.plan import plan_command
 from statprune.cli.signals import Stop, stopped_by_signals
-from statprune.errors import InputError, ShortOfMemoryError, StatpruneError, short_of_memory
+from statprune.errors import InputError, OutputError, ShortOfMemoryError, StatpruneError, short_of_memory
 from statprune.started import own_number, started_many
 from statprune.version import __version__
 
 # What the parser raises for options it cannot read, whichever library lies below typer.
 _USAGE = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 INTERRUPTED, TERMINATED = 130, 143
 
 app = typer.Typer(
@@ -120,6 +123,8 @@ def _told(error: Exception, given: list[str]) -> tuple[str, int]:
     if short_of_memory(error):
         first = (str(error).strip().splitlines() or [""])[0]
         return f"{ShortOfMemoryError('memory is short.')} {first}".strip(), ShortOfMemoryError.exit_code
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return f"a file could not be written: {error}. {MAKE_ROOM}", OutputError.exit_code
     told = " ".join(f"{type(error).__name__}: {error}".split())
     return f"{told} (ours to mend; run again with --debug and report it)", 1
 

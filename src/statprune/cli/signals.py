@@ -14,7 +14,7 @@ class Stop:
     """
 
     def __init__(self) -> None:
-        self.terminated = False
+        self.terminated = self.ignoring = False
 
     def interrupt(self, *_: Any) -> None:
         """The handler of SIGTERM."""
@@ -22,26 +22,29 @@ class Stop:
         raise KeyboardInterrupt
 
     def ignore(self) -> None:
-        """Let nothing come between the command and the last thing that it says."""
+        """Let nothing come between the process and its end: the command has been interrupted."""
         if _first_thread():
+            self.ignoring = True
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def stopped_by_signals() -> Iterator[Stop]:
-    """Signals as `Stop` takes them, for a while; in another thread than the first one, as they were."""
+    """SIGTERM as `Stop` takes it, for a while; in another thread than the first one, as it was.
+
+    Behind an interrupt signals stay ignored: the process is to end.
+    """
     stop = Stop()
     if not _first_thread():
         yield stop
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    signal.signal(signal.SIGTERM, stop.interrupt)
+    before = signal.signal(signal.SIGTERM, stop.interrupt)
     try:
         yield stop
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if not stop.ignoring:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _first_thread() -> bool:

@@ -14,7 +14,7 @@ from statprune.calibration.stream import before_first_block
 from statprune.engine.divergence import judged, taken
 from statprune.errors import DataError, ShortOfMemoryError, short_of_memory
 
-_REFUSALS = (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError)
+_REFUSALS = (MemoryError, RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError)
 
 
 @torch.no_grad()
