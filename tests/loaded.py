@@ -72,7 +72,7 @@ def once(folder: Path, number: int) -> int:
     statprune.plan(source, data=sentences(), out=measured, latency=False, **given)
     statprune.compress(measured=measured, keep=0.6, out=out)
     statprune.evaluate(out, data=sentences(), seq_len=16)
-    model = tiny_model("llama")
+    model = tiny_model("llama", num_hidden_layers=1)
     statprune.compress(model, data=[tiny_batch(model, rows=4)], keep=0.6, method="stat")
     for path in sorted((*measured.rglob("*"), *out.rglob("*")), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
@@ -88,7 +88,7 @@ def load(runs: int) -> Left:
     """Run so often, and tell what is left."""
     with tempfile.TemporaryDirectory() as made, temporary(Path(made) / "temporary") as scratch:
         folder = Path(made)
-        save_tiny(folder / "model", "llama")
+        save_tiny(folder / "model", "llama", num_hidden_layers=1)
         once(folder, 0)
         at_first = handles(), threading.active_count()
         hooks, memory = 0, []

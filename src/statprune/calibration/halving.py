@@ -26,8 +26,7 @@ class Pace:
         if rows <= 1:
             raise ShortOfMemoryError(f"{what}: memory is short even for one row at a time.")
         self.most = rows // 2
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()  # nothing where there is no GPU
         warnings.warn(
             f"{what}: memory was short for {rows} rows at once; from here on {self.most} pass at a time.",
             StatpruneWarning,

@@ -101,9 +101,7 @@ def _before_stack(
     place = f"in front of {run.stack.name}.0"
     stream = Stream(anatomy.shelf.room(), [], [], front, Pace() if pace is None else pace, run.start)
     for position, batch in enumerate(batches):
-        pieces = list(
-            in_halves(samples_in(batch), lambda rows, at=position: front(at, rows), place, stream.pace)
-        )
+        pieces = list(in_halves(samples_in(batch), partial(front, position), place, stream.pace))
         hidden = _joined([hidden for _, (hidden, _) in pieces])
         _require_finite(hidden, place)
         stream.hidden.append(hidden)

@@ -204,7 +204,8 @@ class Observer:
         """Note one batch: what the consumer reads, and its target; `real` (batch, length)."""
         notes, calls = self.notes, self._kernel.calls
         x, p = self._inputs.pop(), self._outputs.pop()
-        self._inputs.clear(), self._outputs.clear()  # of passes that memory was short for
+        for failed in (self._inputs, self._outputs):  # of passes that memory was short for
+            failed.clear()
         if notes.full:
             calls.clear()
             return

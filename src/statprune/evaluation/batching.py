@@ -1,6 +1,7 @@
 """Examples in batches of similar length, padded on the right, and what a model says to each."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -50,14 +51,15 @@ def outputs(
     found: list[Tensor] = [torch.empty(0)] * len(examples)
     done, pace = 0, Pace()
 
-    def asked(numbers: list[int]) -> list[Tensor]:
+    def asked(group: list[int], rows: slice) -> list[Tensor]:
+        numbers = group[rows]
         batch = padded([examples[number] for number in numbers], padding if own is None else own)
         given = {name: value.to(device) for name, value in batch.items() if takes(model, name)}
         return [answer.cpu() for answer in read(model(**given), numbers)]
 
     with evaluating(model):
         for numbers in batches([len(each.ids) for each in examples], batch_tokens):
-            pieces = in_halves(len(numbers), lambda rows, all=numbers: asked(all[rows]), "asking", pace)
+            pieces = in_halves(len(numbers), partial(asked, numbers), "asking", pace)
             answers = [answer for _, piece in pieces for answer in piece]
             for number, answer in zip(numbers, answers, strict=True):
                 found[number] = answer

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -143,14 +144,14 @@ def perplexity(  # noqa: PLR0913 - all but three are named
     options = {"use_cache": False} if takes(model, "use_cache") else {}
     total, done, pace = 0.0, 0, Pace()
 
-    def loss_of(ids: Tensor) -> float:
-        batch = ids.to(device)
+    def loss_of(ids: Tensor, part: slice) -> float:
+        batch = ids[part].to(device)
         logits = model(input_ids=batch, **options).logits
         return sum(summed_loss(one[:-1], targets[1:]) for one, targets in zip(logits, batch, strict=True))
 
     with evaluating(model):
         for ids in torch.split(rows, rows_at_once(model, seq_len, batch_tokens)):
-            pieces = in_halves(len(ids), lambda part, ids=ids: loss_of(ids[part]), "windows", pace)
+            pieces = in_halves(len(ids), partial(loss_of, ids), "windows", pace)
             total += sum(loss for _, loss in pieces)
             done += len(ids)
             if on_progress is not None:
@@ -221,7 +222,8 @@ def masked_lm_loss(  # noqa: PLR0913 - all but three are named
     device, dtype = place_of(model)
     total, tokens, done, pace = 0.0, 0, 0, Pace()
 
-    def loss_of(asked: list[_Question]) -> float:
+    def loss_of(group: list[_Question], part: slice) -> float:
+        asked = group[part]
         batch = pad([question.row for question in asked], tokenizer)
         targets = torch.full_like(batch["input_ids"], -1)
         for line, question in enumerate(asked):
@@ -234,7 +236,7 @@ def masked_lm_loss(  # noqa: PLR0913 - all but three are named
         at_once = rows_at_once(model, longest, BATCH_TOKENS) * longest
         for group in by_length([question.row for question in questions], at_once):
             asked = questions[done : done + len(group)]
-            pieces = in_halves(len(asked), lambda part, asked=asked: loss_of(asked[part]), "records", pace)
+            pieces = in_halves(len(asked), partial(loss_of, asked), "records", pace)
             total += sum(loss for _, loss in pieces)
             tokens += sum(len(question.places) for question in asked)
             done += len(group)
