@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 OLDEST := .venv-oldest
 QUANTISE := .venv-quantise
+EXPLORE := .venv-explore
 SUPPLY := .venv-supply
 BIN := $(VENV)/bin
 
-.PHONY: demo test check audit sbom advisories format clean
+.PHONY: demo test check audit sbom advisories docs format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/statprune demo
@@ -22,12 +23,17 @@ check: $(VENV)/.installed-dev
 
 # What takes longer, pages in Chromium, llama.cpp (compiled: a C++ compiler is needed), lm-evaluation-harness, and the
 # oldest transformers supported.
-audit: $(VENV)/.installed-browser $(SUPPLY)/.installed $(VENV)/.installed-llama-cpp $(VENV)/.installed-harness $(OLDEST)/.installed $(QUANTISE)/.installed
+audit: $(VENV)/.installed-browser $(SUPPLY)/.installed $(VENV)/.installed-llama-cpp $(VENV)/.installed-harness $(OLDEST)/.installed $(QUANTISE)/.installed $(EXPLORE)/.installed
 	$(BIN)/python -m pytest -n 2 -m audit
 	$(BIN)/python -m pytest -n 2 tests/export tests/cli/test_export_gguf.py
 	$(BIN)/python -m pytest tests/evaluation/test_harness.py tests/cli/test_harness_command.py
 	$(QUANTISE)/bin/python -m pytest -m audit tests/serving/test_quantise_afterwards.py
+	$(EXPLORE)/bin/python -m pytest -m 'audit or not audit' tests/explore tests/cli/test_explore_command.py tests/browser/test_explore_page.py
 	$(OLDEST)/bin/python -m pytest -n 2 tests/contracts tests/checkpoint tests/engine
+
+# The site, in site/, with the notebooks' outputs; a broken link, anchor or name fails it.
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 STATPRUNE_DOCS_EXECUTE=1 $(BIN)/mkdocs build --strict
 
 sbom: $(VENV)/.installed $(SUPPLY)/.installed
 	mkdir -p dist
@@ -41,7 +47,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(QUANTISE) $(SUPPLY) demo-output .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf site $(VENV) $(OLDEST) $(QUANTISE) $(SUPPLY) $(EXPLORE) demo-output .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -54,6 +60,13 @@ $(OLDEST)/.installed: pyproject.toml constraints.txt constraints-oldest.txt
 $(QUANTISE)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(QUANTISE)
 	$(QUANTISE)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[test,quantise]'
+	touch $@
+
+# Gradio takes no pillow 13 yet.
+$(EXPLORE)/.installed: pyproject.toml constraints.txt | $(VENV)/.installed-browser
+	$(PYTHON) -m venv $(EXPLORE)
+	sed 's/^pillow==.*/pillow==12.3.0/' constraints.txt > $(EXPLORE)/constraints.txt
+	$(EXPLORE)/bin/python -m pip install --quiet --constraint $(EXPLORE)/constraints.txt --editable '.[test,browser,explore]'
 	touch $@
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python

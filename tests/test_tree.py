@@ -26,7 +26,7 @@ def test_a_file_is_named_after_what_it_holds_and_says_so(path: Path) -> None:
 
 
 def test_the_map_in_the_readme_is_the_tree() -> None:
-    block = re.search(r"<!-- tree -->\n```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    block = re.search(r"<!-- tree -->\n```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert block, "README.md has no <!-- tree --> block"
     listed = {line.split()[0] for line in block.group(1).splitlines() if line.strip()}
     names = {path.name for path in MODULES if path.name != "__init__.py"}

@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from statprune.evaluation.tasks import Task
     from statprune.gate import Gated, smallest
     from statprune.harnessed import harness
+    from statprune.hub import Pushed, push
     from statprune.inspection import Inspection, inspect
     from statprune.measurement import Measurement
     from statprune.pipeline import Result, compress
     from statprune.planning import plan
     from statprune.quality import evaluate
+    from statprune.reported.write import Reported, report
     from statprune.reports import Report, Reporter
     from statprune.version import __version__
 
@@ -40,7 +42,9 @@ __all__ = [
     "Inspection",
     "Measurement",
     "Plan",
+    "Pushed",
     "Report",
+    "Reported",
     "Reporter",
     "Result",
     "StatpruneError",
@@ -56,7 +60,9 @@ __all__ = [
     "harness",
     "inspect",
     "plan",
+    "push",
     "register",
+    "report",
     "smallest",
     "together",
 ]
@@ -70,7 +76,9 @@ _HOMES = {
     "Inspection": "inspection",
     "Measurement": "measurement",
     "Plan": "budget.plan",
+    "Pushed": "hub",
     "Report": "reports",
+    "Reported": "reported.write",
     "Reporter": "reports",
     "Result": "pipeline",
     "StatpruneError": "errors",
@@ -86,7 +94,9 @@ _HOMES = {
     "harness": "harnessed",
     "inspect": "inspection",
     "plan": "planning",
+    "push": "hub",
     "register": "anatomy.lookup",
+    "report": "reported.write",
     "smallest": "gate",
     "together": "engine.group",
 }

@@ -117,11 +117,17 @@ def answer(  # noqa: PLR0913 - all but one are named
         weights = None if isinstance(model, str | Path) else measurements.fingerprint(anatomy)
         found = measurements.read(folder, anatomy, weights)
     latency_of = None if found.latency is None else dict(found.latency.conditions)
-    answers = tuple(_answer(found, each) for each in recipes)
+    answers = tuple(answered(found, each) for each in recipes)
     return Answers(recipes[0].of, found.about["damage"], answers, latency_of, found.before)
 
 
-def _answer(found: Measurement, recipe: Recipe) -> Answer:
+def answered(found: Measurement, recipe: Recipe) -> Answer:
+    """What a measurement answers to one budget.
+
+    Raises:
+        InputError: it asks for what the model does not have, or was not measured. A share that cannot be
+            reached is answered as such.
+    """
     price, keep = found.price(recipe.of), float(recipe.keep or 1.0)
     try:
         plan = found.allocate(

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from statprune.evaluation.continuation import continuation
 from statprune.evaluation.perplexity import Perplexity
 from statprune.evaluation.speed import tokens_per_second
 from statprune.inputs import open_model
@@ -108,7 +109,7 @@ def demonstrate(
             perplexity=quality[name].perplexity,
             prefill=BATCH * SEQ_LEN / fastest[name],
             speed_up=fastest["dense"] / fastest[name],
-            story=_story(model, opened.tokenizer),
+            story=continuation(model, opened.tokenizer, OPENING, STORY_TOKENS),
             folder=folders[name],
             seconds=spent[name],
         )
@@ -125,19 +126,6 @@ def _perplexity(model: Any, tokenizer: Any) -> Perplexity:
     if not isinstance(measured, Perplexity):
         raise TypeError(f"a causal model is expected, not {type(model).__name__}")
     return measured
-
-
-def _story(model: Any, tokenizer: Any) -> str:
-    prompt = tokenizer(OPENING, return_tensors="pt").input_ids
-    with torch.no_grad():
-        ids = model.generate(
-            prompt,
-            attention_mask=torch.ones_like(prompt),
-            max_new_tokens=STORY_TOKENS,
-            do_sample=False,
-            pad_token_id=0,
-        )
-    return str(tokenizer.decode(ids[0], skip_special_tokens=True)).strip()
 
 
 def _free(folder: Path) -> Path:

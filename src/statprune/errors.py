@@ -58,6 +58,10 @@ class NumericalError(StatpruneError):
     """A factorisation or solve failed even after its bounded rescue."""
 
 
+class HubError(StatpruneError):
+    """The Hub cannot be reached, or an upload failed."""
+
+
 class RankLostError(StatpruneError):
     """Another process of the run has ended, or gives no sign of life."""
 

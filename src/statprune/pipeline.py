@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -15,6 +16,8 @@ from statprune.anatomy.ranks import ALONE, Ranks
 from statprune.anatomy.shelf import State
 from statprune.budget.curves import drawn_of
 from statprune.budget.plan import Plan
+from statprune.card.card import write_card
+from statprune.card.dense_model import base_of
 from statprune.checkpoint.aside import check_output
 from statprune.checkpoint.record_file import read_record
 from statprune.checkpoint.save import SavedFolder, save
@@ -174,6 +177,12 @@ def saved(
         record=result.record,
         verify_batch={name: value[:2] for name, value in prepared.samples.batches[0].items()},
         within=within,
+        describe=partial(
+            write_card,
+            record=result.record,
+            base=base_of(opened.name, opened.source, str(opened.model.name_or_path)),
+            tokenizer=opened.tokenizer,
+        ),
     )
     progress("save", 1, 1)
     return replace(result, folder=folder)

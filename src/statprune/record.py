@@ -9,6 +9,7 @@ import transformers
 from statprune.budget.cost import Cost
 from statprune.budget.plan import Plan
 from statprune.budget.size import size_of
+from statprune.card.dense_model import base_of
 from statprune.engine.trace import Trace
 from statprune.preparation import Prepared
 from statprune.recipe import Recipe
@@ -26,6 +27,7 @@ def record_of(prepared: Prepared, recipe: Recipe, plan: Plan, trace: Trace) -> d
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         # Only the name of an absolute path: the record is saved with the model.
         "model": Path(name).name if Path(name).is_absolute() else name,
+        "licence": base_of(name, prepared.opened.source, str(model.name_or_path)).licence,
         "model_type": model.config.model_type,
         "dtype": str(model.dtype).removeprefix("torch."),
         "recipe": recipe.to_json(),

@@ -21,14 +21,17 @@ def command_of(record: Mapping[str, Any], out: str = "smaller") -> str:
     data that was in memory is named DATA.
     """
     words = ["statprune", "compress", str(record["model"]), *_budget(record), *_data(record)]
-    words += _restricted(record["recipe"])
+    return shlex.join([*words, *options_of(record["recipe"]), "--out", out])
+
+
+def options_of(recipe: Mapping[str, Any]) -> list[str]:
+    """The options of a recipe, as JSON has it, that are not defaults; without budget, plan and data."""
+    words = _restricted(recipe)
     for name in _SINGLE:
-        value = record["recipe"].get(name)
-        if value is not None and value != _DEFAULTS[name] and not _said_by_plan(record, name):
+        value = recipe.get(name)
+        if value is not None and value != _DEFAULTS[name] and not _said_by_plan(recipe, name):
             words += [f"--{name.replace('_', '-')}", str(value)]
-    if record["recipe"].get("search"):
-        words.append("--search")
-    return shlex.join([*words, "--out", out])
+    return [*words, "--search"] if recipe.get("search") else words
 
 
 def _budget(record: Mapping[str, Any]) -> list[str]:
@@ -63,8 +66,8 @@ def _source(source: Mapping[str, Any]) -> str:
     return name + (f"@{source['split']}" if source.get("split") else "")
 
 
-def _said_by_plan(record: Mapping[str, Any], option: str) -> bool:
-    return option in ("of", "widths", "multiple") and record["recipe"].get("plan") is not None
+def _said_by_plan(recipe: Mapping[str, Any], option: str) -> bool:
+    return option in ("of", "widths", "multiple") and recipe.get("plan") is not None
 
 
 def _data(record: Mapping[str, Any]) -> list[str]:

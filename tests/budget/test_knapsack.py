@@ -100,6 +100,36 @@ def test_no_plan_that_fits_does_less_damage(of: str, restrictions: Restrictions,
         assert plan.widths["blocks.2.attention"] == HEADS
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_no_plan_that_fits_does_less_than_the_bound(seed: int) -> None:
+    made, budget = curves(seed), Budget(0.6, PRICES["params"], 4)
+    choices = [solver.Choices.of(each, made[each.name].damage(), budget, BLOCKS) for each in sites()]
+    least = by_enumeration(made, budget, uniform=False)
+    for worth in np.geomspace(1e-6, 1, 13):
+        bound, excesses = solver._bound(choices, budget.limit(sites()), float(worth))
+        assert bound <= least * (1 + 1e-9)
+        assert all(excess.min() == 0 for excess in excesses)
+
+
+def test_many_widths_need_no_solver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan by the multiplier, filled up, is as near to the bound as a plan has to be."""
+    many = [
+        replace(site, name=f"blocks.{block}.{site.part}", block=block, units=site.units * 200)
+        for block in range(24)
+        for site in sites()[:2]
+    ]
+    generator = np.random.default_rng(0)
+    made = {
+        site.name: DamageCurve(np.linspace(1, 0, site.units + 1) ** generator.uniform(2, 5), [])
+        for site in many
+    }
+    monkeypatch.setattr(solver, "_solved", None)
+    budget = Budget(0.6, PRICES["params"], 8)
+    plan = knapsack(made, many, budget)
+    spare = budget.limit(many) - budget.cost.of_plan(plan, many)
+    assert 0 <= spare < max(site.parameters_per_unit for site in many)
+
+
 @pytest.mark.parametrize("of", PRICES)
 @pytest.mark.parametrize("keep", [0.5, 0.75])
 def test_no_uniform_plan_that_fits_does_less_damage(of: str, keep: float) -> None:

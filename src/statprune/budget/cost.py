@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from statprune.anatomy.lookup import Anatomy
 from statprune.anatomy.sites import Site
 from statprune.budget.plan import Plan, full
@@ -32,6 +35,10 @@ class Price(Protocol):
 
     def of_width(self, site: Site, width: int) -> float:
         """What `site` costs with `width` units."""
+        ...
+
+    def of_widths(self, site: Site, widths: Sequence[int]) -> NDArray[np.float64]:
+        """The same for several widths at once, (len(widths),)."""
         ...
 
     def of_plan(self, plan: Plan, sites: Sequence[Site]) -> float:
@@ -68,6 +75,10 @@ class Cost:
     def of_width(self, site: Site, width: int) -> int:
         """Cost of `site` with `width` units."""
         return self.fixed(site) + width * self.per_unit(site)
+
+    def of_widths(self, site: Site, widths: Sequence[int]) -> NDArray[np.float64]:
+        """The same for several widths at once, (len(widths),)."""
+        return self.fixed(site) + np.array(widths, dtype=np.float64) * self.per_unit(site)
 
     def of_plan(self, plan: Plan, sites: Sequence[Site]) -> int:
         """Cost of the prunable projections under `plan`."""

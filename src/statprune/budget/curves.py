@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MOST_POINTS = 65
 """Of a curve that is written down: enough for a picture, and few for a model of thousands of neurons."""
@@ -21,11 +22,11 @@ class Curve:
     keeping k = 0 ... units - 1 for heads.
     """
 
-    output: Tensor
-    trailing: Tensor
-    steps: Tensor
+    output: "Tensor"
+    trailing: "Tensor"
+    steps: "Tensor"
 
-    def relative(self) -> Tensor:
+    def relative(self) -> "Tensor":
         """Squared output error over that of keeping nothing, (units + 1,); 0 at a silent site."""
         squares = self.output**2
         return squares / squares[0] if float(squares[0]) > 0 else squares

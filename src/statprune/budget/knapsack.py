@@ -3,13 +3,16 @@
 Each site takes one of its legal widths; the predicted damages add up, the costs must fit: a multiple-choice
 knapsack, solved by HiGHS through scipy.
 
-Source: Sinha & Zoltners 1979 for the problem; algorithm notes in docs/algorithm.md for damages that add up.
+Sources: Sinha & Zoltners 1979 for the problem, and for what can be left out of it; Everett 1963 for the
+bound; algorithm notes in docs/algorithm.md for damages that add up.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
@@ -33,6 +36,8 @@ TOLERANCE = 1e-6
 ATTEMPTS = 8
 """So many times it solves, at most; the last time for a limit that it cannot exceed."""
 
+ROUNDING = 1e-9
+"""By this share of the largest, sums of damage and worth may be wrong."""
 
 Picks = list[int]
 """The position, among a site's legal widths, of the one it takes: one a site."""
@@ -40,6 +45,9 @@ Picks = list[int]
 
 def knapsack(curves: DamageCurves, sites: Sequence[Site], budget: Budget) -> Plan:
     """The plan of least predicted damage that fits; widths differ from block to block.
+
+    A plan found by a multiplier is taken where a bound says that none is better by more than GAP; else widths
+    that no better plan has are left out, and HiGHS solves for the rest.
 
     The solver's tolerances are absolute, about 1e-6. So damages are given to it as shares of what a plan that
     fits does, widths that alone do more are left out, and what it returns is priced again, exactly: if that
@@ -50,14 +58,26 @@ def knapsack(curves: DamageCurves, sites: Sequence[Site], budget: Budget) -> Pla
         BudgetError: no legal widths fit.
     """
     blocks, limit = blocks_of(sites), budget.limit(sites)
-    choices = [_Choices.of(site, curves[site.name].damage(), budget, blocks) for site in sites]
+    choices = [Choices.of(site, curves[site.name].damage(), budget, blocks) for site in sites]
 
     def price(picks: Picks) -> float:
         return budget.cost.of_plan(_plan(choices, picks, budget), sites)
 
-    best = _by_multiplier(choices, limit, price)
+    best, worth = _by_multiplier(choices, limit, price)
     if best is None:
         raise BudgetError(f"keep {budget.keep:g} of {budget.cost.of}: no legal widths fit. Keep more.")
+    best = _filled(choices, best, limit, price)
+    least, excesses = _bound(choices, limit, worth)
+    if _damage(choices, best) - least <= GAP * _damage(choices, best):
+        return _plan(choices, best, budget)
+    choices, best = _without_worse(choices, excesses, _damage(choices, best) - least, best)
+    return _plan(choices, _improved(choices, best, limit, price), budget)
+
+
+def _improved(
+    choices: Sequence["Choices"], best: Picks, limit: float, price: Callable[[Picks], float]
+) -> Picks:
+    """The plan that the solver finds, or `best` where that is none better."""
     lowered, dear = limit, list[Picks]()
     for attempt in range(ATTEMPTS):
         if attempt == ATTEMPTS - 1:
@@ -74,11 +94,11 @@ def knapsack(curves: DamageCurves, sites: Sequence[Site], budget: Budget) -> Pla
         best = min(best, found, key=lambda picks: _damage(choices, picks))
         if _damage(choices, best) > before / 10:
             break
-    return _plan(choices, best, budget)
+    return best
 
 
 @dataclass(frozen=True)
-class _Choices:
+class Choices:
     """A site's legal widths, what each costs, and by how much its damage exceeds the least of them."""
 
     name: str
@@ -87,29 +107,35 @@ class _Choices:
     damages: Floats
 
     @classmethod
-    def of(cls, site: Site, damage: Floats, budget: Budget, blocks: int) -> "_Choices":
+    def of(cls, site: Site, damage: Floats, budget: Budget, blocks: int) -> "Choices":
+        """Those of `site`, in a model of so many blocks; `damage` is its damage at every width."""
         widths = budget.widths(site, blocks)
-        costs = np.array([budget.cost.of_width(site, width) for width in widths], dtype=float)
+        costs = budget.cost.of_widths(site, widths)
         return cls(site.name, widths, costs, damage[widths] - damage[widths].min())
 
+    def only(self, kept: NDArray[np.int64]) -> "Choices":
+        """Those at the positions `kept`."""
+        widths = [self.widths[position] for position in kept]
+        return Choices(self.name, widths, self.costs[kept], self.damages[kept])
 
-def _plan(choices: Sequence[_Choices], picks: Picks, budget: Budget) -> Plan:
+
+def _plan(choices: Sequence[Choices], picks: Picks, budget: Budget) -> Plan:
     widths = {each.name: each.widths[pick] for each, pick in zip(choices, picks, strict=True)}
     return Plan(widths, f"least predicted damage, keep {budget.keep:g} of {budget.cost.of}")
 
 
-def _damage(choices: Sequence[_Choices], picks: Picks) -> float:
+def _damage(choices: Sequence[Choices], picks: Picks) -> float:
     return float(sum(each.damages[pick] for each, pick in zip(choices, picks, strict=True)))
 
 
 def _by_multiplier(
-    choices: Sequence[_Choices], limit: float, price: Callable[[Picks], float]
-) -> Picks | None:
-    """A plan that fits, by bisection for the worth of a unit of cost; None where no plan does."""
+    choices: Sequence[Choices], limit: float, price: Callable[[Picks], float]
+) -> tuple[Picks | None, float]:
+    """A plan that fits, by bisection for the worth of a unit of cost, and that; None where no plan does."""
     dense = max(sum(each.costs.max() for each in choices), np.finfo(float).tiny)
     best = [int(each.costs.argmin()) for each in choices]
     if price(best) > limit:
-        return None
+        return None, 0.0
     low, high = -700.0, 700.0
     for _ in range(64):
         middle = (low + high) / 2
@@ -119,10 +145,54 @@ def _by_multiplier(
             continue
         high = middle
         best = min(best, picks, key=lambda each: _damage(choices, each))
-    return best
+    return best, float(np.exp(high) / dense)
 
 
-def _solved(choices: Sequence[_Choices], limit: float, most: float, without: Sequence[Picks]) -> Picks | None:
+def _filled(choices: Sequence[Choices], picks: Picks, limit: float, price: Callable[[Picks], float]) -> Picks:
+    """The plan with what it leaves of the limit spent, where it helps most first."""
+    best = list(picks)
+    while True:
+        spare, gains = limit - price(best), []
+        for position, (each, pick) in enumerate(zip(choices, best, strict=True)):
+            fits = each.costs <= each.costs[pick] + spare
+            other = int(np.where(fits, each.damages, np.inf).argmin())
+            gains.append((each.damages[pick] - each.damages[other], position, other))
+        gain, position, other = max(gains)
+        tried = [*best[:position], other, *best[position + 1 :]]
+        if gain <= 0 or price(tried) > limit:
+            return best
+        best = tried
+
+
+def _bound(choices: Sequence[Choices], limit: float, worth: float) -> tuple[float, list[Floats]]:
+    """No plan that fits does less damage than the first; one that has a width at least its excess more.
+
+    Whatever a unit of cost is worth: the sum, over sites, of the least of damage and the cost's worth, less
+    the worth of the limit.
+    """
+    sums = [each.damages + worth * each.costs for each in choices]
+    least = sum(float(each.min()) for each in sums) - worth * limit
+    return least, [each - each.min() for each in sums]
+
+
+def _without_worse(
+    choices: Sequence[Choices], excesses: Sequence[Floats], spare: float, best: Picks
+) -> tuple[list[Choices], Picks]:
+    """The choices without widths whose excess is above `spare`, and the positions of `best` among them.
+
+    Those that rounding could bring below it stay, and so do those of `best`.
+    """
+    fewer, picks = [], []
+    for each, excess, pick in zip(choices, excesses, best, strict=True):
+        near = excess <= spare + ROUNDING * excess.max()
+        near[pick] = True
+        kept = np.nonzero(near)[0]
+        fewer.append(each.only(kept))
+        picks.append(int(np.searchsorted(kept, pick)))
+    return fewer, picks
+
+
+def _solved(choices: Sequence[Choices], limit: float, most: float, without: Sequence[Picks]) -> Picks | None:
     """The plan that does least damage at this limit, within the solver's tolerances; none of `without`.
 
     Widths that alone do more damage than `most` are left out. None where `most` is 0 or nothing is found.
@@ -158,24 +228,59 @@ def uniform_knapsack(curves: DamageCurves, sites: Sequence[Site], budget: Budget
     Raises:
         BudgetError: no pair fits, or floors, pins and protected blocks leave blocks no width in common.
     """
-    damages = {site.name: curves[site.name].damage() for site in sites}
-    limit, best = budget.limit(sites), None
+    limit, cost = budget.limit(sites), budget.cost
     sayable = ", head counts that stock transformers can open" if budget.restrictions.only else ""
-    why = f"uniform{sayable}, least predicted damage"
+    why = f"uniform{sayable}, least predicted damage, keep {budget.keep:g} of {cost.of}"
+    pairs = uniform_plans(curves, sites, budget)
+    left = np.where(pairs.costs > limit * (1 + TOLERANCE), np.inf, pairs.damages)
+    while np.isfinite(left).any():
+        heads, neurons = divmod(int(left.argmin()), left.shape[1])
+        widths = {**pairs.heads[heads], **pairs.neurons[neurons]}
+        plan = Plan({site.name: widths[site.name] for site in sites}, why)
+        if cost.of_plan(plan, sites) <= limit:
+            return plan
+        left[heads, neurons] = np.inf
+    raise BudgetError(
+        f"keep {budget.keep:g} of {cost.of}: no uniform widths fit. Keep more, or use per-layer widths."
+    )
+
+
+@dataclass(frozen=True)
+class UniformPlans:
+    """Every plan with equal blocks: widths of attention, of the rest, and what each pair does and costs.
+
+    `damages` and `costs` are (len(heads), len(neurons)).
+    """
+
+    heads: Sequence[Mapping[str, int]]
+    neurons: Sequence[Mapping[str, int]]
+    damages: Floats
+    costs: Floats
+
+
+def uniform_plans(curves: DamageCurves, sites: Sequence[Site], budget: Budget) -> UniformPlans:
+    """All that the budget's restrictions allow, whatever they cost.
+
+    Raises:
+        BudgetError: floors, pins and protected blocks leave blocks no width in common.
+    """
+    cost, blocks = budget.cost, blocks_of(sites)
     every_heads, every_neurons = budget.in_common(sites)
-    for heads in every_heads:
-        for neurons in every_neurons:
-            widths = {site.name: heads if site.kind == "attention" else neurons[site.part] for site in sites}
-            plan = Plan(widths, f"{why}, keep {budget.keep:g} of {budget.cost.of}")
-            damage = _sum(damages, plan)
-            if budget.cost.of_plan(plan, sites) <= limit and (best is None or damage < best[0]):
-                best = damage, plan
-    if best is None:
-        raise BudgetError(
-            f"keep {budget.keep:g} of {budget.cost.of}: no uniform widths fit. "
-            f"Keep more, or use per-layer widths."
-        )
-    return best[1]
+    attention = [site for site in sites if site.kind == "attention"]
+    forward = [site for site in sites if site.kind != "attention"]
+    heads = [{site.name: count for site in attention} for count in every_heads]
+    neurons = [{site.name: count[site.part] for site in forward} for count in every_neurons]
+    damages = {site.name: curves[site.name].damage() for site in sites}
+    legal = {site.name: budget.widths(site, blocks) for site in sites}
+    prices = {s.name: dict(zip(legal[s.name], cost.of_widths(s, legal[s.name]), strict=True)) for s in sites}
+    done, priced = (np.add.outer(_sums(each, heads), _sums(each, neurons)) for each in (damages, prices))
+    return UniformPlans(heads, neurons, done, priced)
+
+
+def _sums(of_width: Mapping[str, Any], plans: Sequence[Mapping[str, int]]) -> Floats:
+    return np.array(
+        [sum(of_width[name][width] for name, width in each.items()) for each in plans], dtype=float
+    )
 
 
 def predicted(curves: DamageCurves, plan: Plan) -> float:

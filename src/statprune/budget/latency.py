@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from statprune.anatomy.sites import Site
 from statprune.budget.plan import Plan, full
@@ -33,8 +34,12 @@ class Latency:
 
     def of_width(self, site: Site, width: int) -> float:
         """Seconds of `site` with `width` units."""
-        widths, seconds = zip(*self.seconds[site.name], strict=True)
-        return float(np.interp(width, widths, seconds))
+        return float(self.of_widths(site, [width])[0])
+
+    def of_widths(self, site: Site, widths: Sequence[int]) -> NDArray[np.float64]:
+        """The same for several widths at once, (len(widths),)."""
+        measured, seconds = zip(*self.seconds[site.name], strict=True)
+        return np.asarray(np.interp(widths, measured, seconds), dtype=np.float64)
 
     def of_plan(self, plan: Plan, sites: Sequence[Site]) -> float:
         """Seconds of the blocks under `plan`."""

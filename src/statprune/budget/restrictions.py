@@ -1,6 +1,6 @@
 """What a plan may not touch: floors, protected blocks, pinned widths."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,6 +87,21 @@ class Restrictions:
     def to_json(self) -> dict[str, Any]:
         """JSON-able content."""
         return {"floors": dict(self.floors), "protect": list(self.protect), "pins": dict(self.pins)}
+
+
+def units_by_name(given: Iterable[str]) -> dict[str, int]:
+    """Floors or pins that are written as NAME=UNITS.
+
+    Raises:
+        PlanError: one is not of that form, or a name comes twice.
+    """
+    found: dict[str, int] = {}
+    for each in given:
+        name, equals, units = (part.strip() for part in each.partition("="))
+        if not equals or not units.isdecimal() or name in found:
+            raise PlanError(f"{each!r} is not NAME=UNITS, or names it again")
+        found[name] = int(units)
+    return found
 
 
 def _known(name: str, known: Mapping[str, Site], otherwise: str) -> Site:

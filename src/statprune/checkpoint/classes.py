@@ -64,6 +64,17 @@ def auto_classes_of(stock_class: Any) -> list[str]:
     return [auto for auto, stock in stock_names(model_type).items() if stock == name]
 
 
+def auto_name(architecture: str) -> str:
+    """The auto class that opens `architecture`, a class stock or per layer; its own name where none does.
+
+    Of several the plainest: a causal model is also one "for pre-training", a base model one "for encoding".
+    """
+    saved_class = class_named(architecture)
+    autos = auto_classes_of(stock_class_of(saved_class)) if saved_class is not None else []
+    autos.sort(key=lambda auto: (auto == "AutoModel", "PreTraining" not in auto))
+    return autos[-1] if autos else architecture
+
+
 def stock_names(model_type: str) -> dict[str, str]:
     """For every auto class that knows `model_type`: the name of the stock class it opens."""
     names = {}

@@ -39,11 +39,12 @@ from statprune.checkpoint.sentence_folder import MODULES_FILE, place_of_transfor
 from statprune.checkpoint.weight_files import WEIGHTS, check_weights, one_line
 from statprune.errors import ModelError, NonFiniteError, StatpruneWarning
 
-_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
-_PROCESSOR = ("preprocessor_config.json", "processor_config.json")
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
+PROCESSOR = ("preprocessor_config.json", "processor_config.json")
 _LEGAL = ("LICENSE*", "NOTICE*", "USE_POLICY*")
-_HUB_FILES = ("*.json", "*.txt", "*.model", "*.jinja", WEIGHTS, "model-*.safetensors", *_LEGAL)
-_MODULES_FILES = (*_HUB_FILES, "README.md", "*/model.safetensors", "*/model-*.safetensors")
+_CARD = "README.md"
+_HUB_FILES = ("*.json", "*.txt", "*.model", "*.jinja", _CARD, WEIGHTS, "model-*.safetensors", *_LEGAL)
+_MODULES_FILES = (*_HUB_FILES, "*/model.safetensors", "*/model-*.safetensors")
 _UNREADABLE = (OSError, ValueError, KeyError, StrictDataclassError)
 
 
@@ -94,9 +95,9 @@ def load(
             raise ModelError(f"{whole} is a folder of sentence-transformers; offload takes plain models.")
         model, lender = _open_offloaded(model_class, folder, scratch, dtype, device)
     tokenizer = processor = None
-    if any((folder / name).exists() for name in _TOKENIZER):
+    if any((folder / name).exists() for name in TOKENIZER):
         tokenizer = _companion(AutoTokenizer, folder, "tokenizer")
-    if any((folder / name).exists() for name in _PROCESSOR):
+    if any((folder / name).exists() for name in PROCESSOR):
         processor = _companion(AutoProcessor, folder, "processor")
     return Loaded(model, tokenizer, processor, whole, lender)
 

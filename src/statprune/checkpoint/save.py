@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy
 from statprune.checkpoint.aside import aside
-from statprune.checkpoint.classes import RENAMED, auto_classes_of, class_named, stock_class_of, turn_into
+from statprune.checkpoint.classes import RENAMED, auto_name, class_named, stock_class_of, turn_into
 from statprune.checkpoint.finished import note_finished
 from statprune.checkpoint.modelling import MODELLING_FILE
 from statprune.checkpoint.record_file import RECORD_FILE
@@ -73,6 +73,7 @@ def save(  # noqa: PLR0913 - all but three are named
     max_shard_size: str = "5GB",
     verify_batch: Mapping[str, Tensor] | None = None,
     within: Path | None = None,
+    describe: Callable[[Path, SavedFolder], None] | None = None,
 ) -> SavedFolder:
     """Write `model` and all that belongs to it to the new folder `out`, open it again, and compare.
 
@@ -92,6 +93,7 @@ def save(  # noqa: PLR0913 - all but three are named
         verify_batch: inputs on which the saved model must give the outputs of `model`.
         within: the run's state, on the same disk, where it is written first, and where it is noted that it is
             whole; else it is written beside `out`.
+        describe: called with the folder, when all else is in it and compared, to write its model card.
 
     Raises:
         OutputError: `out` exists, or could not be written.
@@ -115,17 +117,29 @@ def save(  # noqa: PLR0913 - all but three are named
         _copy_legal(source, folder)
         text = json.dumps(record, indent=2, ensure_ascii=False)
         (folder / RECORD_FILE).write_text(f"{text}\n", encoding="utf-8")
-        if anatomy.shelf.lends:
-            agreement = verify_offloaded(folder, model, anatomy, verify_batch)
-        else:
-            agreement = verify(folder / place, model, encoding, verify_batch)
+        agreement = _compared(folder, place, model, anatomy, encoding, verify_batch)
         if modules is not None:
             verify_embeddings(folder, model)
         how = _how_to_load(out, encoding, modules is not None)
         saved = SavedFolder(out, encoding.stock, encoding.reencoded_as, how, agreement, encoding.reason)
+        if describe is not None:
+            describe(folder, saved)
         if within is not None:
             note_finished(within, folder, saved.to_json())
     return saved
+
+
+def _compared(
+    folder: Path,
+    place: str,
+    model: PreTrainedModel,
+    anatomy: Anatomy,
+    encoding: Encoding,
+    batch: Mapping[str, Tensor] | None,
+) -> Agreement | None:
+    if anatomy.shelf.lends:
+        return verify_offloaded(folder, model, anatomy, batch)
+    return verify(folder / place, model, encoding, batch)
 
 
 def _comes_from(companion: Any, modules: Path | None, place: str) -> bool:
@@ -182,11 +196,7 @@ def _copy_legal(source: Path | None, folder: Path) -> None:
 
 
 def _how_to_load(out: Path, encoding: Encoding, modules: bool) -> str:
-    saved_class = class_named(encoding.architecture)
-    autos = auto_classes_of(stock_class_of(saved_class)) if saved_class is not None else []
-    # The plainest name last: a causal model is also one "for pre-training", a base model one "for encoding".
-    autos.sort(key=lambda auto: (auto == "AutoModel", "PreTraining" not in auto))
-    name = autos[-1] if autos else encoding.architecture
+    name = auto_name(encoding.architecture)
     call = "SentenceTransformer" if modules else f"{name}.from_pretrained"
     opening = f'{call}("{out}")'
     if encoding.stock:

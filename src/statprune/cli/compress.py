@@ -2,12 +2,13 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import statprune
-from statprune.cli.gate import Asked, MaxDrop, MaxExamples, MaxTrials, TaskData, TaskName, show_gate
+from statprune.cli.gate import Asked, MaxDrop, MaxExamples, MaxTrials, TaskData, TaskName
 from statprune.cli.many import many
 from statprune.cli.options import (
     Debug,
@@ -37,8 +38,13 @@ from statprune.cli.options import (
     restrictions,
 )
 from statprune.cli.progress import Shown, reporting
-from statprune.cli.show import as_json, count, quieten_libraries, say, table
+from statprune.cli.push import PushToHub, show_pushed, target_before
+from statprune.cli.show import as_json, quieten_libraries
+from statprune.cli.summary import show_result
 from statprune.errors import OutputError
+
+if TYPE_CHECKING:
+    from statprune.hub import Target
 
 
 def compress_command(
@@ -99,6 +105,7 @@ def compress_command(
     search: Annotated[
         bool, typer.Option("--search", help="Refine the plan by trying its neighbours out; slower.")
     ] = False,
+    push_to_hub: PushToHub = None,
     resume: Resume = False,
     offload: Offload = False,
     max_memory: MaxMemory = None,
@@ -125,6 +132,8 @@ def compress_command(
     if out is None and not dry_run:
         instead = ", or --dry-run to see the plan only" if asked is None else ""
         raise OutputError(f"no output folder; give --out DIR{instead}.")
+    started = perf_counter()
+    target = target_before(push_to_hub, dry_run=dry_run)
     said = given(
         method=method,
         samples=samples,
@@ -173,14 +182,19 @@ def compress_command(
                 )
             )
         if first:
-            _tell(result, json=json)
+            _tell(result, target, perf_counter() - started, json=json)
 
 
-def _tell(result: "statprune.Result", *, json: bool) -> None:
+def _tell(result: "statprune.Result", target: "Target | None", seconds: float, *, json: bool) -> None:
+    if not json:
+        show_result(result, seconds)
+    pushed = None
+    if target is not None and result.folder is not None:
+        pushed = statprune.push(result.folder.path, target.repo, target=target)
     if json:
-        as_json(result.record | _saved(result))
-    else:
-        _show(result)
+        as_json(result.record | _saved(result) | ({} if pushed is None else {"pushed": pushed.to_json()}))
+    elif pushed is not None:
+        show_pushed(pushed)
 
 
 def _saved(result: "statprune.Result") -> dict[str, object]:
@@ -189,51 +203,3 @@ def _saved(result: "statprune.Result") -> dict[str, object]:
     found = result.folder.agreement
     agreement = None if found is None else asdict(found)
     return {"out": str(result.folder.path), "agreement": agreement, "before": result.before}
-
-
-def _show(result: "statprune.Result") -> None:
-    record, data = result.record, result.record["data"]
-    if result.before and result.folder is not None:
-        say(f"{result.folder.path} was finished before; what that run had left beside it is removed.")
-    say(
-        f"data: {data['source']['source']}, {data['samples']} samples, {data['tokens']} tokens; "
-        f"{data['rule']}."
-    )
-    for note in record["notes"]:
-        say(f"note: {note}")
-    errors = {site.site: f"{site.relative_error:.2%}" for site in result.trace.sites}
-    table(
-        f"Plan: {result.plan.why}",
-        ["site", "kept", "of", "output error"],
-        [
-            [name, str(kept), str(record["units"][name]), errors.get(name, "")]
-            for name, kept in result.plan.widths.items()
-        ],
-    )
-    table(
-        "Prunable projections",
-        ["", "dense", "kept", "share"],
-        [
-            [of, count(cost["dense"]), count(cost["kept"]), f"{cost['share']:.4f}"]
-            for of, cost in record["cost"].items()
-        ],
-    )
-    trace = result.trace
-    if trace.predicted is not None:
-        measured = "" if trace.divergence is None else f"; measured afterwards {trace.divergence:.4f}"
-        say(f"damage predicted {trace.predicted:.4f}{measured} ({trace.damage})")
-    if isinstance(result, statprune.Gated):
-        show_gate(result.gate)
-    seconds = ", ".join(f"{stage} {time:.1f} s" for stage, time in result.trace.seconds.items())
-    say(f"time: {seconds}")
-    if result.folder is not None:
-        found = result.folder.agreement
-        differing = (
-            ""
-            if found is None
-            else f"; outputs differ by {found.difference:.2g} where they reach {found.reach:.3g}"
-        )
-        say(f"saved and verified: {result.folder.path} (weights equal{differing})")
-        say(result.folder.how_to_load)
-        if not result.folder.stock:
-            say(f"not a stock folder: {result.folder.reason}")

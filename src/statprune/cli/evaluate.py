@@ -1,6 +1,7 @@
 """`statprune evaluate`."""
 
 from dataclasses import asdict
+from time import perf_counter
 from typing import Annotated
 
 import typer
@@ -112,6 +113,7 @@ def evaluate_command(
             dtype=dtype,
         )
         return
+    started = perf_counter()
     with reporting(shown) as on_block:
         measured = statprune.evaluate(
             model,
@@ -134,6 +136,7 @@ def evaluate_command(
         return
     say(measured.headline())
     show_protocol(measured.protocol)
+    say(f"time: {perf_counter() - started:.1f} s, loading included")
     for note in getattr(measured, "notes", ()):
         say(f"note: {note}")
 

@@ -1,6 +1,7 @@
 """`statprune evaluate --harness`: tasks of lm-evaluation-harness."""
 
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -8,7 +9,7 @@ import typer
 import statprune
 from statprune.cli.progress import Shown, reporting
 from statprune.cli.recording import Recording
-from statprune.cli.show import as_json, show_protocol, table
+from statprune.cli.show import as_json, say, show_protocol, table
 
 if TYPE_CHECKING:
     from statprune.evaluation.harness import Score
@@ -66,6 +67,7 @@ def show_harness(
     model: str, shown: Shown, recording: Recording | None, *, json: bool, seed: int, **options: Any
 ) -> None:
     """Evaluate, and print scores and protocol."""
+    started = perf_counter()
     with reporting(shown) as on_block:
         # --seed 0, the default, leaves the seeds that the harness's own command line takes.
         found = statprune.harness(model, progress=on_block, seed=seed or None, **options)
@@ -76,6 +78,7 @@ def show_harness(
         return
     table("", COLUMNS, [row(score) for score in found.scores])
     show_protocol(found.protocol)
+    say(f"time: {perf_counter() - started:.1f} s, loading included")
 
 
 def row(score: "Score") -> list[str]:

@@ -1,7 +1,6 @@
 """The parser, and the exit codes: 0 done, 1 our own failure, 2 bad input, 130 interrupted, 143 terminated."""
 
 import errno
-import json
 import os
 import sys
 import traceback
@@ -17,10 +16,15 @@ from statprune.cli.benchmark import benchmark_command
 from statprune.cli.compress import compress_command
 from statprune.cli.demo import demo_command
 from statprune.cli.evaluate import evaluate_command
+from statprune.cli.explore import explore_command
 from statprune.cli.export import export_command
 from statprune.cli.inspect import inspect_command
+from statprune.cli.json_alone import json_alone
 from statprune.cli.many import leave, prints, refuse_unshared
 from statprune.cli.plan import plan_command
+from statprune.cli.push import push_command
+from statprune.cli.report import report_command
+from statprune.cli.show import as_json
 from statprune.cli.signals import Stop, stopped_by_signals
 from statprune.errors import InputError, OutputError, ShortOfMemoryError, StatpruneError, short_of_memory
 from statprune.started import own_number, started_many
@@ -44,7 +48,10 @@ app.command("plan")(plan_command)
 app.command("compress")(compress_command)
 app.command("evaluate")(evaluate_command)
 app.command("benchmark")(benchmark_command)
+app.command("report")(report_command)
 app.command("export")(export_command)
+app.command("explore")(explore_command)
+app.command("push")(push_command)
 app.command("demo")(demo_command)
 
 
@@ -59,7 +66,7 @@ def _root(context: typer.Context, version: bool = typer.Option(False, "--version
 def run(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code; a traceback is shown only with --debug."""
     given = sys.argv[1:] if arguments is None else arguments
-    with stopped_by_signals() as stop:
+    with stopped_by_signals() as stop, json_alone("--json" in given):
         code = _ended(given, stop)
     sys.exit(code)
 
@@ -108,7 +115,7 @@ def _report(error: Exception, given: list[str]) -> int:
         return code
     if "--json" in given and own_number() == 0:
         kind = type(error).__name__
-        sys.stdout.write(json.dumps({"error": {"kind": kind, "message": message, "exit_code": code}}) + "\n")
+        as_json({"error": {"kind": kind, "message": message, "exit_code": code}})
     who = f"rank {own_number()}: " if own_number() else ""
     Console(stderr=True, soft_wrap=True).print(f"{who}error: {message}", highlight=False, markup=False)
     return code

@@ -146,10 +146,10 @@ def units_by_name(given: list[str] | None, option: str) -> dict[str, int]:
     Raises:
         click.BadParameter: one is not of that form, or a name comes twice.
     """
-    found: dict[str, int] = {}
-    for each in given or []:
-        name, equals, units = each.partition("=")
-        if not equals or not units.strip().isdecimal() or name in found:
-            raise typer.BadParameter(f"{each!r} is not NAME=UNITS, or names it again", param_hint=option)
-        found[name] = int(units)
-    return found
+    from statprune.budget.restrictions import units_by_name as named  # noqa: PLC0415 - help does without torch
+    from statprune.errors import PlanError  # noqa: PLC0415
+
+    try:
+        return named(given or [])
+    except PlanError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from error

@@ -1,5 +1,6 @@
 """`statprune plan`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +34,7 @@ from statprune.cli.options import (
     restrictions,
 )
 from statprune.cli.progress import Shown, reporting
-from statprune.cli.show import as_json, count, quieten_libraries, say, table
+from statprune.cli.show import as_json, count, quieten_libraries, say, span, table
 
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5)
 
@@ -118,14 +119,22 @@ def _show(answered: "statprune.Answers", folder: Path | None) -> None:
                 f"{answer.share:.4f}",
                 count(answer.parameters),
                 f"{answer.predicted:.4f}",
-                " ".join(str(width) for name, width in answer.plan.widths.items() if "attention" in name),
-                " ".join(str(width) for name, width in answer.plan.widths.items() if "feed" in name),
+                _widths(answer.plan.widths, ("attention", "cross_attention")),
+                _widths(answer.plan.widths, ("feed_forward", "experts", "shared_expert")),
             ]
             for answer in answered.answers
             if answer.plan is not None
         ],
     )
+    if any(answer.plan is not None for answer in answered.answers):
+        say("Heads and neurons are the least and most of a block; --json has every block's.")
     if folder is not None:
         say(
             f"statprune compress --from {folder} --keep SHARE --of {answered.of} --out DIR makes one of them."
         )
+
+
+def _widths(widths: Mapping[str, int], parts: tuple[str, ...]) -> str:
+    """Least and most of a block; "" where there are no such sites."""
+    found = [width for name, width in widths.items() if name.rpartition(".")[2] in parts]
+    return span(found) if found else ""

@@ -17,30 +17,16 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from statprune.errors import OutputError, StatpruneWarning
+from statprune.in_words import UNITS, last_error, memory_told, time_left, time_spent, told
 
 if TYPE_CHECKING:
     from statprune.engine.progress import Progress as OnBlock
-    from statprune.reports import Memory, Report, Reporter
+    from statprune.reports import Report, Reporter
 
 MODES = ("auto", "bars", "lines", "json")
 
 SILENT = 10.0
 """Seconds without a line, at first and between two of them."""
-
-STAGES = {
-    "prepare": "checking and loading",
-    "measure": "measuring the dense model",
-    "prune": "cutting neurons and heads",
-    "survey": "measuring errors and damage",
-    "compare": "comparing outputs",
-    "latency": "timing widths",
-    "choose": "choosing widths",
-    "refit": "choosing and refitting",
-    "search": "trying plans",
-    "save": "saving and verifying",
-    "evaluate": "evaluating",
-}
-UNITS = {"search": "plan", "evaluate": "sample"}
 
 
 @dataclass(frozen=True)
@@ -133,7 +119,8 @@ class Bars(Progress):
             return
         spent, left, now = self._reporter.time_left.state()
         share = 0.0 if left is None else spent / max(spent + left, 1e-9)
-        self.update(self._run, completed=share, count=f"{share:.0%}", left=time_left(left))
+        told_left = ", ".join(each for each in (time_spent(spent), time_left(left)) if each)
+        self.update(self._run, completed=share, count=f"{share:.0%}", left=told_left)
         if now is not None:
             name, done, blocks = now
             count = f"{done}/{blocks}"
@@ -160,6 +147,7 @@ class Lines:
         parts = (
             report.trial,
             f"{told(report.stage)}: {what} {report.done} of {report.blocks}",
+            time_spent(report.seconds),
             time_left(report.left),
             last_error(report),
             memory_told(report.memory),
@@ -218,30 +206,3 @@ def _require_writable(path: Path) -> None:
 
 def _unwritable(path: Path, why: str) -> OutputError:
     return OutputError(f"log file {path} cannot be written: {why}. Give another file.")
-
-
-def told(stage: str) -> str:
-    """A stage in words."""
-    return STAGES.get(stage, stage)
-
-
-def last_error(report: "Report") -> str:
-    """The site narrowed last and its relative error."""
-    return "" if report.site is None or report.error is None else f"{report.site} {report.error:.2%}"
-
-
-def time_left(seconds: float | None) -> str:
-    """Time left, to two digits: it is no more certain than that."""
-    if seconds is None:
-        return ""
-    if seconds < 100:
-        return f"{seconds:.0f} s left"
-    if seconds < 6000:
-        return f"{seconds / 60:.0f} min left"
-    return f"{seconds / 3600:.1f} h left"
-
-
-def memory_told(memory: "Memory") -> str:
-    """Memory in use, in words."""
-    parts = (("memory", memory.resident), ("peak", memory.peak), ("GPU peak", memory.device))
-    return ", ".join(f"{name} {size / 1e9:.2f} GB" for name, size in parts if size is not None)

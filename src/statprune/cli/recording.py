@@ -1,11 +1,15 @@
 """`--record` of `statprune evaluate` and `statprune benchmark`."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from statprune import results
+from statprune.card.dense_model import CARD
+from statprune.card.renew import renew
 from statprune.cli.show import say
+from statprune.errors import StatpruneWarning
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,14 @@ class Recording:
         return Recording(folder, model, results.subject_of(model, folder))
 
     def keep(self, kind: results.Kind, result: dict[str, Any], *, quiet: bool) -> None:
-        """Write it, and say where unless `quiet`."""
+        """Write it, renew the folder's model card, and say where unless `quiet`.
+
+        A card that cannot be renewed is left alone, and a note says why.
+        """
         path = results.write(self.folder, kind, self.of, self.model, result)
+        left_alone = renew(self.folder)
+        if left_alone is not None and quiet:
+            warnings.warn(left_alone, StatpruneWarning, stacklevel=2)
         if not quiet:
             say(f"kept in {path}")
+            say(f"model card renewed: {self.folder / CARD}" if left_alone is None else f"note: {left_alone}")

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
@@ -21,8 +21,12 @@ def quieten_libraries() -> None:
 
 
 def as_json(content: Any) -> None:
-    """Print `content` as JSON on stdout; numbers that JSON does not have, NaN and infinities, as null."""
-    sys.stdout.write(json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Print `content` as JSON on stdout, where with --json nothing else is printed (cli/json_alone.py).
+
+    Numbers that JSON does not have, NaN and infinities, become null.
+    """
+    write = getattr(sys.stdout, "result", sys.stdout.write)
+    write(json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _finite(content: Any) -> Any:
@@ -58,6 +62,21 @@ def show_protocol(protocol: Mapping[str, Any]) -> None:
         else:
             told = str(value) if str(value).strip() else repr(value)
         say(f"  {name}: {told}")
+
+
+def span(values: Sequence[float], show: Callable[[float], str] = str) -> str:
+    """Least and most of several numbers, or the one that all of them are."""
+    least, most = show(min(values)), show(max(values))
+    return least if least == most else f"{least} to {most}"
+
+
+def size(number: float) -> str:
+    """Bytes, in the unit that fits."""
+    for unit in ("B", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.2f} GB"
 
 
 def count(number: float) -> str:

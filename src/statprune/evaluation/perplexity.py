@@ -228,9 +228,8 @@ def masked_lm_loss(  # noqa: PLR0913 - all but three are named
         targets = torch.full_like(batch["input_ids"], -1)
         for line, question in enumerate(asked):
             targets[line, question.places] = torch.tensor(question.answers)
-        given = {name: tensor.to(device) for name, tensor in batch.items()}
-        targets = targets.to(device)
-        return summed_loss(model(**given).logits[targets >= 0], targets[targets >= 0])
+        logits = model(**{name: tensor.to(device) for name, tensor in batch.items()}).logits
+        return summed_loss(logits[targets >= 0], targets[targets >= 0].to(device))
 
     with evaluating(model):
         at_once = rows_at_once(model, longest, BATCH_TOKENS) * longest
