@@ -1,34 +1,87 @@
-"""Run in a process of its own: compress again and again, kill -9 at random moments, go on, and tell.
+"""A command is killed (kill -9) at random moments and gone on with; what is found after each kill is told.
 
-python killed.py FOLDER METHOD KILLS
+python tests/killed.py FOLDER KIND KILLS [SEED]    KIND: refit, stat, save, plan, export
 """
 
 import json
 import os
 import random
+import select
 import signal
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import statprune
+from statprune.export.gguf import export_gguf
 from tests.tiny import tiny_batch, tiny_model
 
-ROOT, METHOD, KILLS = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+KINDS = ("refit", "stat", "save", "plan", "export")
+"""Compressions by both methods; one that is killed once its blocks are done; a measurement; a GGUF file."""
+
+ENOUGH = 600.0
 
 
-def work(out: Path) -> None:
+@dataclass
+class Told:
+    """What was found.
+
+    Attributes:
+        kills: how many processes were killed.
+        runs: outputs that came to be, all of them equal to the one of a run that nobody killed.
+        half: outputs that stood under their final name and were something else, after a kill or at the end.
+        touched: whether what lies beside them was changed.
+        left: names that remain when all is done, but for outputs and what was there before.
+    """
+
+    kills: int = 0
+    runs: int = 0
+    half: list[str] = field(default_factory=list)
+    touched: bool = False
+    left: list[str] = field(default_factory=list)
+
+
+def content(path: Path) -> dict[str, bytes]:
+    """Every file of an output; of a record all but what the run took."""
+    found = {}
+    for each in sorted(each for each in (path, *path.rglob("*")) if each.is_file()):
+        found[each.relative_to(path).as_posix()] = each.read_bytes()
+        if each.name == "statprune.json":
+            record = json.loads(each.read_text())
+            del record["trace"]["seconds"], record["trace"]["memory"]
+            found[each.relative_to(path).as_posix()] = json.dumps(record).encode()
+    return found
+
+
+def work(kind: str, out: Path, compared: Callable[[], Any]) -> None:
+    """Write `out`; `compared` is called when only saving is left."""
+    if kind == "export":
+        export_gguf(out.parent / "mine" / "model", out, tokenizer=False)
+        return
     model = tiny_model("llama", num_hidden_layers=6)
     data = [tiny_batch(model, rows=8, length=24, seed=seed) for seed in range(3)]
-    statprune.compress(model, data=data, keep=0.6, method=METHOD, out=out, resume=True)
+    if kind == "plan":
+        statprune.plan(model, data=data, latency=False, out=out, resume=True)
+        return
+
+    def progress(stage: str, *_: Any) -> None:
+        if stage == "compare":
+            compared()
+
+    method = "stat" if kind == "stat" else "refit"
+    statprune.compress(model, data=data, keep=0.6, method=method, out=out, resume=True, progress=progress)
 
 
-def child(out: Path) -> int:
-    """A process that does the work; forked, so that all is imported already."""
+def child(kind: str, out: Path) -> tuple[int, int]:
+    """A process that does the work, and where it writes when only saving is left; all is imported already."""
+    reading, writing = os.pipe()
     process = os.fork()
     if process == 0:
         torch.set_num_threads(1)
@@ -36,42 +89,68 @@ def child(out: Path) -> int:
             os.dup2(nothing.fileno(), 1)
             os.dup2(nothing.fileno(), 2)
         try:
-            work(out)
+            work(kind, out, lambda: os.write(writing, b"x"))
         except BaseException:
             os._exit(3)
         os._exit(0)
-    return process
+    os.close(writing)
+    return process, reading
 
 
-def killed(process: int, seconds: float) -> bool:
-    """Kill it after so long, if it is not done by then; whether it was killed."""
-    deadline = time.perf_counter() + seconds
-    while (ended := os.waitpid(process, os.WNOHANG))[0] == 0:
-        if time.perf_counter() > deadline:
-            os.kill(process, signal.SIGKILL)
-            os.waitpid(process, 0)
-            return True
-        time.sleep(0.002)
+def killed(started: tuple[int, int], seconds: float, *, saving: bool = False) -> bool:
+    """Kill it after so long, of its saving if that is asked, unless it is done; whether it was killed."""
+    process, reading = started
+    try:
+        if saving:
+            select.select([reading], [], [], ENOUGH)
+        deadline = time.perf_counter() + seconds
+        while (ended := os.waitpid(process, os.WNOHANG))[0] == 0:
+            if time.perf_counter() > deadline:
+                os.kill(process, signal.SIGKILL)
+                os.waitpid(process, 0)
+                return True
+            time.sleep(0.001)
+    finally:
+        os.close(reading)
     if ended[1] != 0:
         raise SystemExit(f"a run that went on failed: {ended[1]}")
     return False
 
 
-def main() -> None:
+def survive(root: Path, kind: str, kills: int, seed: int = 0) -> Told:
+    """Kill `kind` so often in the empty folder `root`; go on each time until the output is there."""
+    mine = root / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("mine")
+    tiny_model("llama").save_pretrained(mine / "model")
+    before = {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in mine.rglob("*")}
+    killed(child(kind, root / "whole"), ENOUGH)
+    process = child(kind, root / "again")
+    if kind == "save":
+        select.select([process[1]], [], [], ENOUGH)
     started = time.perf_counter()
-    killed(child(ROOT / "whole"), 600)
-    whole, names = time.perf_counter() - started, sorted(p.name for p in (ROOT / "whole").iterdir())
-    generator, kills, runs, half = random.Random(0), 0, 0, []
-    while kills < KILLS or runs < 2 or (ROOT / f"out-{runs}.unfinished").exists():
-        out = ROOT / f"out-{runs}"
-        kills += killed(child(out), generator.uniform(0, 1.1 * whole) if kills < KILLS else 600)
+    killed(process, ENOUGH)
+    seconds, wanted = time.perf_counter() - started, content(root / "whole")
+    told, generator = Told(), random.Random(seed)
+    while told.kills < kills or told.runs < 2 or (root / f"out-{told.runs}.unfinished").exists():
+        out = root / f"out-{told.runs}"
+        limit = generator.uniform(0, 1.1 * seconds) if told.kills < kills else ENOUGH
+        told.kills += killed(child(kind, out), limit, saving=kind == "save")
         if out.exists():
-            if sorted(p.name for p in out.iterdir()) != names:
-                half.append(out.name)
-            while (ROOT / f"{out.name}.unfinished").exists():  # killed behind the last step
-                killed(child(out), 600)
-            runs += 1
-    sys.stdout.write(json.dumps({"kills": kills, "runs": runs, "half": half}))
+            if content(out) != wanted:
+                told.half.append(out.name)
+            while (root / f"{out.name}.unfinished").exists():  # killed behind the last step
+                killed(child(kind, out), ENOUGH)
+            told.half += [out.name] if content(out) != wanted else []
+            told.runs += 1
+    after = {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in mine.rglob("*")}
+    told.touched = after != before
+    known = {"mine", "whole", "again", *(f"out-{number}" for number in range(told.runs))}
+    told.left = sorted(path.name for path in root.iterdir() if path.name not in known)
+    return told
 
 
-main()
+if __name__ == "__main__":
+    given = sys.argv[1:]
+    found = survive(Path(given[0]), given[1], int(given[2]), int(given[3]) if len(given) > 3 else 0)
+    sys.stdout.write(json.dumps(asdict(found)))

@@ -1,11 +1,8 @@
 """A run that was stopped goes on, and ends in the folder that it would have ended in."""
 
 import json
-import os
 import resource
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -183,25 +180,6 @@ def test_a_full_disk_costs_nothing_that_was_done(share: float, tmp_path: Path) -
     assert not (tmp_path / "out").exists()
     run(tmp_path / "out", resume=True)
     assert content(tmp_path / "out") == content(tmp_path / "whole")
-
-
-@pytest.mark.audit
-@pytest.mark.parametrize("method", ["refit", "stat"])
-def test_killed_at_fifty_random_moments(method: str, tmp_path: Path) -> None:
-    script = Path(__file__).with_name("killed.py")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(
-        [sys.executable, script, tmp_path, method, "50"], capture_output=True, check=False, env=environment
-    )
-    assert ended.returncode == 0, ended.stderr.decode()
-    told = json.loads(ended.stdout)
-    assert told["kills"] >= 50
-    assert told["runs"] >= 2
-    assert not told["half"], "a folder under its final name that was not whole"
-    wanted = content(tmp_path / "whole")
-    for number in range(told["runs"]):
-        assert content(tmp_path / f"out-{number}") == wanted
-    assert not list(tmp_path.glob("*.unfinished"))
 
 
 def test_states_hold_what_was_noted(tmp_path: Path) -> None:

@@ -41,6 +41,15 @@ class NonFiniteError(InputError):
     """A NaN or an infinity where a number is needed."""
 
 
+class ShortOfMemoryError(InputError):
+    """Memory is short for the least that can be done at once."""
+
+    def __init__(self, told: str) -> None:
+        super().__init__(
+            f"{told} Give a shorter --seq-len, a smaller --batch, --offload, or another --device."
+        )
+
+
 class VerificationError(StatpruneError):
     """The saved folder does not reproduce the model in memory."""
 
@@ -63,3 +72,10 @@ class StatpruneWarning(UserWarning):
 
 class NumericalWarning(StatpruneWarning):
     """A numerical rescue was applied; the message says which and how much."""
+
+
+def short_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory could not be had, on the host or on a device."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    host = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return host or bool(names & {"MemoryError", "OutOfMemoryError"})

@@ -1,5 +1,6 @@
 """The command line in this process, and a folder of models and data that it can and cannot use."""
 
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,10 @@ def command(capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
         assert isinstance(code, int)
         return Ended(code, *capsys.readouterr())
 
+    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield call
+    for number, handler in signals.items():  # an interrupted command leaves them ignored
+        signal.signal(number, handler)
     logging.set_verbosity(verbosity)
     if bars:
         logging.enable_progress_bar()

@@ -1,5 +1,6 @@
 """What the experts of a block read: tokens, and for each the experts that the router has picked."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -38,3 +39,12 @@ def read_by(inputs: tuple[Any, ...], real: Tensor, *, borrowed: bool = False) ->
 def hidden_of(read: "Tensor | Routed") -> Tensor:
     """The hidden states of what a module has read."""
     return read.hidden if isinstance(read, Routed) else read
+
+
+def together(pieces: Sequence[Any]) -> Any:
+    """What was read in pieces, tensors or `Routed`, as one."""
+    if len(pieces) == 1:
+        return pieces[0]
+    if isinstance(pieces[0], Routed):
+        return Routed(*(torch.cat(each) for each in zip(*pieces, strict=True)))
+    return torch.cat(list(pieces))

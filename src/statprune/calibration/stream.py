@@ -5,25 +5,23 @@ current block are held, and, while that block runs, the activations of one batch
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from statprune.anatomy.lookup import Anatomy, Run
-from statprune.anatomy.producers import module_at
+from statprune.anatomy.lookup import Anatomy
 from statprune.anatomy.shelf import Room
-from statprune.calibration.batches import Batch, inputs_of, real_of
-from statprune.calibration.routing import read_by
+from statprune.calibration.batches import Batch, inputs_of, real_of, samples_in
+from statprune.calibration.halving import Pace, in_halves
+from statprune.calibration.handing import Calls, Handing, handing_on
+from statprune.calibration.reading import Once, Reader, reading
 from statprune.errors import NonFiniteError
-
-Reader = Callable[[Any], None]
-"""Takes what a module reads, or returns, for one batch, (tokens, columns), padding removed; of experts what
-they read is a `Routed`."""
 
 
 @dataclass
@@ -31,28 +29,39 @@ class Stream:
     """The calibration data on its way through a stack: one entry a batch in every list.
 
     `hidden` (batch, length, width) is replaced by each advance. `real` (batch, length) bool tells tokens from
-    padding. `calls` holds, block by block from number `start` on, the other arguments with which the model
-    calls its blocks. `enter` begins the next stack, if there is one.
+    padding. `calls` holds, for blocks from number `start` on, the other arguments with which the model
+    calls them, by the first and last of the rows that pass at once; `front` gives them for other rows of the
+    batch at a position. `pace` says how many rows pass at once. `enter` begins the next stack, if there is
+    one.
     """
 
     hidden: Room
     real: list[Tensor]
-    calls: list[list[tuple[tuple[Any, ...], dict[str, Any]]]]
+    calls: list[dict[tuple[int, int], Calls]]
+    front: "Callable[[int, slice], tuple[Tensor, Calls]]"
+    pace: Pace
     start: int = 0
     enter: "Callable[[Room], Stream] | None" = None
 
     def fork(self) -> "Stream":
         """Another stream that stands where this one does; advancing either leaves the other there."""
-        return Stream(self.hidden.copy(), self.real, self.calls, self.start, self.enter)
+        return replace(self, hidden=self.hidden.copy())
 
     def stand_before(self, index: int) -> None:
         """Begin the next stack, if block `index` is its first."""
-        if self.calls and index == self.start + len(self.calls[0]) and self.enter is not None:
+        blocks = len(next(iter(self.calls[0].values()))) if self.calls else None
+        if blocks is not None and index == self.start + blocks and self.enter is not None:
             vars(self).update(vars(self.enter(self.hidden)))
 
-    def call(self, position: int, index: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The other arguments with which block `index` is called for the batch at `position`."""
-        return self.calls[position][index - self.start]
+    def call(self, position: int, rows: slice, index: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The other arguments of block `index` for these rows of the batch at `position`."""
+        known = self.calls[position]
+        if (rows.start, rows.stop) not in known:
+            for start, stop in list(known):
+                if start < rows.stop and rows.start < stop:
+                    del known[start, stop]
+            known[rows.start, rows.stop] = self.front(position, rows)[1]
+        return known[rows.start, rows.stop][index - self.start]
 
 
 def before_first_block(model: PreTrainedModel, anatomy: Anatomy, batches: Sequence[Batch]) -> Stream:
@@ -75,25 +84,32 @@ def _before_stack(
     batches: Sequence[Batch],
     number: int,
     before: Sequence[Sequence[Tensor]],
+    pace: Pace | None = None,
 ) -> Stream:
     """The stream in front of stack `number`; `before` is what each earlier stack returned, batch by batch."""
     run = anatomy.runs[number]
-    stream = Stream(anatomy.shelf.room(), [], [], run.start)
-    for position, batch in enumerate(batches):
-        handing = [_Handing(each) for each in anatomy.runs]
+
+    def front(position: int, rows: slice) -> tuple[Tensor, Calls]:
+        batch = {name: value[rows] for name, value in batches[position].items()}
+        handing = [Handing(each) for each in anatomy.runs]
         for each, returned in zip(handing, before, strict=False):
-            each.instead = returned[position]
-        with _handing_on(anatomy, handing):
+            each.instead = returned[position][rows]
+        with handing_on(anatomy, handing), torch.no_grad():
             model.base_model(**inputs_of(model, batch), **_no_cache(model))
-        here = handing[number]
-        hidden = here.first[0]
-        _require_finite(hidden, f"in front of {run.stack.name}.0")
+        return handing[number].first[0], handing[number].calls
+
+    place = f"in front of {run.stack.name}.0"
+    stream = Stream(anatomy.shelf.room(), [], [], front, Pace() if pace is None else pace, run.start)
+    for position, batch in enumerate(batches):
+        pieces = list(in_halves(samples_in(batch), partial(front, position), place, stream.pace))
+        hidden = _joined([hidden for _, (hidden, _) in pieces])
+        _require_finite(hidden, place)
         stream.hidden.append(hidden)
         stream.real.append(real_of(batch, number, hidden))
-        stream.calls.append(here.calls)
+        stream.calls.append({(rows.start, rows.stop): calls for rows, (_, calls) in pieces})
     if number + 1 < len(anatomy.runs):
         stream.enter = lambda hidden: _before_stack(
-            model, anatomy, batches, number + 1, [*before, hidden.copy()]
+            model, anatomy, batches, number + 1, [*before, hidden.copy()], stream.pace
         )
     return stream
 
@@ -107,23 +123,48 @@ def advance(
     writers: Mapping[str, Reader] | None = None,
     *,
     borrowed: bool = False,
+    whole: bool = False,
 ) -> None:
     """Move the stream through block `index`.
 
-    `readers` are given what the modules at their paths read, `writers` what those at theirs return. With
+    `readers` are given what the modules at their paths read, `writers` what those at theirs return: of one
+    batch after the other, or, where memory is short, of pieces of them, unless `whole` ones are wanted. With
     `borrowed` readers must be done with it when they return: it may be the model's own tensor, not a copy.
 
     Raises:
         NonFiniteError: the block's output holds a NaN or an infinity; names the block.
+        ShortOfMemoryError: a single row does not pass.
     """
     stream.stand_before(index)
-    for position, (hidden, real) in enumerate(zip(stream.hidden, stream.real, strict=True)):
-        args, kwargs = stream.call(position, index)
-        with _reading(block, readers or {}, real, writers or {}, borrowed=borrowed):
-            output = block(hidden, *args, **kwargs)
-        output = output[0] if isinstance(output, tuple) else output
+    for position, hidden in enumerate(stream.hidden):
+        once = Once(whole=whole)
+        here = {path: once.reader(f"in {path}", reader) for path, reader in (readers or {}).items()}
+        there = {path: once.reader(f"out {path}", writer) for path, writer in (writers or {}).items()}
+        watching = partial(reading, block, here, writers=there, borrowed=borrowed)
+        run = partial(_passed, stream, position, hidden, block, index, once, watching)
+        output = _joined([each for _, each in in_halves(len(hidden), run, f"blocks.{index}", stream.pace)])
+        once.hand_over()
         _require_finite(output, f"behind blocks.{index}")
         stream.hidden[position] = output
+
+
+def _passed(  # noqa: PLR0913, PLR0917 - all but the last are settled for a batch
+    stream: Stream,
+    position: int,
+    hidden: Tensor,
+    block: nn.Module,
+    index: int,
+    once: Once,
+    watching: Callable[..., AbstractContextManager[None]],
+    rows: slice,
+) -> Tensor:
+    """What block `index` returns for these rows of the batch at `position`."""
+    args, kwargs = stream.call(position, rows, index)
+    once.passing(rows)
+    with watching(real=stream.real[position][rows]):
+        output = block(hidden[rows], *args, **kwargs)
+    found: Tensor = output[0] if isinstance(output, tuple) else output
+    return found
 
 
 @torch.no_grad()
@@ -132,133 +173,94 @@ def behind_last_block(model: PreTrainedModel, anatomy: Anatomy, hidden: Tensor, 
 
     Final norm and head are the model's own, whatever its task; its blocks do not run.
     """
-    handing = [_Handing(run) for run in anatomy.runs]
+    handing = [Handing(run) for run in anatomy.runs]
     handing[-1].instead = hidden
-    with _handing_on(anatomy, handing):
+    with handing_on(anatomy, handing):
         return model(**inputs_of(model, batch), **_no_cache(model), return_dict=True)
-
-
-def real_rows(Z: Tensor, real: Tensor) -> Tensor:
-    """The rows of Z (batch, length, columns) that are tokens; `real` (batch, length) bool tells them."""
-    return Z.reshape(-1, Z.shape[-1])[real.reshape(-1)]
 
 
 class _Enough(Exception):  # noqa: N818 - not an error: a block has run as far as was asked
     """Ends a block's forward."""
 
 
+class Seen(dict[str, Any]):
+    """What modules read, by path, of `rows` of the batch at `position`; of its real tokens, of `tokens`."""
+
+    def __init__(self, position: int, rows: slice, tokens: slice) -> None:
+        super().__init__()
+        self.position, self.rows, self.tokens = position, rows, tokens
+
+
 @torch.no_grad()
 def until(
-    stream: Stream, block: nn.Module, index: int, path: str, also: Sequence[str] = ()
-) -> Iterator[dict[str, Any]]:
-    """Run block `index` on each batch as far as the module at `path`; the stream stays where it is.
+    stream: Stream,
+    block: nn.Module,
+    index: int,
+    path: str,
+    also: Sequence[str] = (),
+    batches: int | None = None,
+) -> Iterator[Seen]:
+    """Run block `index` on each batch, or the first `batches`, as far as the module at `path`; nothing moves.
 
-    Yields, batch by batch, what the modules at `path` and `also` read, (tokens, width), padding removed.
+    Yields, batch by batch, what the modules at `path` and `also` read, (tokens, width), padding removed;
+    where memory is short, piece by piece.
 
     Raises:
         ValueError: the block ends before it gets to `path`.
+        ShortOfMemoryError: a single row does not pass.
     """
     stream.stand_before(index)
-    for position, (hidden, real) in enumerate(zip(stream.hidden, stream.real, strict=True)):
-        args, kwargs = stream.call(position, index)
-        seen: dict[str, Any] = {}
-
-        def note(name: str, seen: dict[str, Any] = seen) -> Reader:
-            def read(Z: Any) -> None:
-                seen[name] = Z
-                if name == path:
-                    raise _Enough
-
-            return read
-
-        try:
-            # The last one first: where several paths are one module, all of them are noted.
-            with _reading(block, {name: note(name) for name in (*also, path)}, real):
-                block(hidden, *args, **kwargs)
-        except _Enough:
+    for position, hidden in islice(enumerate(stream.hidden), batches):
+        run = partial(_seen, stream, position, hidden, block, index, (*also, path))
+        for _, seen in in_halves(len(hidden), run, f"blocks.{index}", stream.pace):
             yield seen
-        else:
-            raise ValueError(f"blocks.{index} does not run the module at {path}.")
+
+
+def _seen(
+    stream: Stream,
+    position: int,
+    hidden: Tensor,
+    block: nn.Module,
+    index: int,
+    paths: Sequence[str],
+    rows: slice,
+) -> Seen:
+    """What modules at `paths` read of these rows of the batch at `position`; the last one ends it."""
+    args, kwargs = stream.call(position, rows, index)
+    real = stream.real[position]
+    seen = Seen(position, rows, _tokens(real, rows))
+
+    def note(name: str) -> Reader:
+        def read(Z: Any) -> None:
+            seen[name] = Z
+            if name == paths[-1]:
+                raise _Enough
+
+        return read
+
+    try:
+        # The last one last: where several paths are one module, all of them are noted.
+        with reading(block, {name: note(name) for name in paths}, real[rows]):
+            block(hidden[rows], *args, **kwargs)
+    except _Enough:
+        return seen
+    raise ValueError(f"blocks.{index} does not run the module at {paths[-1]}.")
+
+
+def _tokens(real: Tensor, rows: slice) -> slice:
+    """Which of the real tokens of a batch those of these rows are."""
+    if rows.stop - rows.start == len(real):
+        return slice(None)
+    before = int(real[: rows.start].sum())
+    return slice(before, before + int(real[rows].sum()))
 
 
 def _no_cache(model: PreTrainedModel) -> dict[str, bool]:
     return {"use_cache": False} if getattr(model.config, "use_cache", None) is not None else {}
 
 
-@dataclass
-class _Handing:
-    """Blocks of one stack that hand their input on, or return `instead`; what they were called with."""
-
-    run: Run
-    instead: Tensor | None = None
-    first: list[Tensor] = field(default_factory=list)
-    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
-    extras: tuple[Any, ...] = ()
-
-    def __post_init__(self) -> None:
-        self.extras = (None,) * self.run.stack.extras
-
-    @property
-    def runs_first(self) -> bool:
-        """Whether the first block runs, for what it hands on besides."""
-        return self.run.stack.carried and self.instead is None
-
-    def forward_of(self, block: nn.Module) -> Callable[..., Any]:
-        """What stands in for the forward of `block`."""
-        own = block.forward
-        runs = self.runs_first and block is self.run.blocks[0]
-
-        def hand_on(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-            if not self.first:
-                self.first.append(hidden)
-            self.calls.append((args, kwargs))
-            returned = hidden if self.instead is None else self.instead
-            if runs:
-                self.extras = own(hidden, *args, **kwargs)[1:]
-            return (returned, *self.extras) if self.extras else returned
-
-        return hand_on
-
-
-@contextmanager
-def _handing_on(anatomy: Anatomy, handing: Sequence[_Handing]) -> Iterator[None]:
-    with ExitStack() as stack:
-        for each in handing:
-            if each.runs_first:
-                stack.enter_context(anatomy.shelf.taken(each.run.start))
-            for block in each.run.blocks:
-                own = block.__dict__.get("forward")  # a hook that someone else has put there
-                block.forward = each.forward_of(block)
-                if own is None:
-                    stack.callback(block.__dict__.pop, "forward")
-                else:
-                    stack.callback(setattr, block, "forward", own)
-        yield
-
-
-@contextmanager
-def _reading(
-    block: nn.Module,
-    readers: Mapping[str, Reader],
-    real: Tensor,
-    writers: Mapping[str, Reader] = MappingProxyType({}),
-    *,
-    borrowed: bool = False,
-) -> Iterator[None]:
-    with ExitStack() as stack:
-        for path, reader in readers.items():
-
-            def hook(_: nn.Module, inputs: tuple[Tensor, ...], reader: Reader = reader) -> None:
-                reader(read_by(inputs, real, borrowed=borrowed))
-
-            stack.callback(module_at(block, path).register_forward_pre_hook(hook).remove)
-        for path, writer in writers.items():
-
-            def after(_: nn.Module, __: Any, output: Tensor, writer: Reader = writer) -> None:
-                writer(real_rows(output, real))
-
-            stack.callback(module_at(block, path).register_forward_hook(after).remove)
-        yield
+def _joined(pieces: Sequence[Tensor]) -> Tensor:
+    return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces))
 
 
 def _require_finite(hidden: Tensor, place: str) -> None:

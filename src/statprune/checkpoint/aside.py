@@ -11,6 +11,8 @@ from safetensors import SafetensorError
 
 from statprune.errors import OutputError
 
+MAKE_ROOM = "Make room there, or give a folder on a disk that can be written to."
+
 
 def check_output(out: Path) -> None:
     """Raise OutputError if `out` exists or cannot be made; leave nothing behind."""
@@ -53,7 +55,9 @@ def aside(out: Path, within: Path | None = None) -> Iterator[Path]:
         partial.rename(out)
         flush(out.absolute().parent)
     except (OSError, SafetensorError) as error:
-        raise OutputError(f"{out} could not be written: {error}. Nothing was left behind.") from error
+        raise OutputError(
+            f"{out} could not be written: {error}. Nothing was left behind. {MAKE_ROOM}"
+        ) from error
     finally:
         _remove(partial)
 

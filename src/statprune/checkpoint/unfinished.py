@@ -17,14 +17,15 @@ from torch import Tensor
 
 from statprune.anatomy.shelf import Room, State
 from statprune.anatomy.spilled import Spilled
-from statprune.checkpoint.aside import flush
+from statprune.checkpoint.aside import MAKE_ROOM, flush
 from statprune.checkpoint.finished import FILE as FINISHED
 from statprune.checkpoint.offload import Lender
 from statprune.checkpoint.read_ahead import ask_for
-from statprune.errors import OutputError, RankLostError, StatpruneError
+from statprune.errors import OutputError, RankLostError, ShortOfMemoryError, StatpruneError
 
 FORMAT = 1
 _IDENTITY, _LOCK = "run.json", "lock"
+_NOT_AGAIN = OutputError | RankLostError | ShortOfMemoryError
 _REMOVE = "Remove it: its block is done again."
 
 
@@ -144,7 +145,7 @@ class Unfinished:
             flush(self.folder)
         except (OSError, SafetensorError) as error:
             partial.unlink(missing_ok=True)
-            raise OutputError(f"{path} could not be written: {error}. Make room.") from error
+            raise OutputError(f"{path} could not be written: {error}. {MAKE_ROOM}") from error
 
     def _path(self, stage: str, index: int) -> Path:
         return self.folder / f"{stage}-{index:05d}.safetensors"
@@ -177,8 +178,8 @@ def unfinished(out: Path) -> Iterator[Unfinished]:
     except _OtherRunError:
         raise
     except BaseException as error:
-        # What is wrong with the input, or with the result, would be so again.
-        again = isinstance(error, StatpruneError) and not isinstance(error, OutputError | RankLostError)
+        # What is wrong with the input, or with the result, would be so again; want of room would not.
+        again = isinstance(error, StatpruneError) and not isinstance(error, _NOT_AGAIN)
         if (again and shelf.begun) or shelf.empty:
             shutil.rmtree(folder, ignore_errors=True)
         else:
@@ -220,9 +221,12 @@ def _check_identity(shelf: Unfinished, identity: Mapping[str, Any]) -> None:
         if not shelf.empty:
             raise _OtherRunError(f"{path} is missing. Remove {shelf.folder}.")
         partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        flush(partial)
-        partial.replace(path)
+        try:
+            partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            flush(partial)
+            partial.replace(path)
+        except OSError as error:
+            raise OutputError(f"{path} could not be written: {error}. {MAKE_ROOM}") from error
         return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))

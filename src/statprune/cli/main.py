@@ -1,5 +1,6 @@
-"""The parser, and the exit codes: 0 done, 1 our own failure, 2 bad input, 130 interrupted."""
+"""The parser, and the exit codes: 0 done, 1 our own failure, 2 bad input, 130 interrupted, 143 terminated."""
 
+import errno
 import os
 import sys
 import traceback
@@ -9,6 +10,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
+from statprune.checkpoint.aside import MAKE_ROOM
 from statprune.checkpoint.unfinished import folder_for
 from statprune.cli.benchmark import benchmark_command
 from statprune.cli.compress import compress_command
@@ -23,14 +25,16 @@ from statprune.cli.plan import plan_command
 from statprune.cli.push import push_command
 from statprune.cli.report import report_command
 from statprune.cli.show import as_json
-from statprune.errors import InputError, StatpruneError
+from statprune.cli.signals import Stop, stopped_by_signals
+from statprune.errors import InputError, OutputError, ShortOfMemoryError, StatpruneError, short_of_memory
 from statprune.started import own_number, started_many
 from statprune.version import __version__
 
 # What the parser raises for options it cannot read, whichever library lies below typer.
 _USAGE = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
-INTERRUPTED = 130
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+INTERRUPTED, TERMINATED = 130, 143
 
 app = typer.Typer(
     name="statprune",
@@ -62,11 +66,12 @@ def _root(context: typer.Context, version: bool = typer.Option(False, "--version
 def run(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code; a traceback is shown only with --debug."""
     given = sys.argv[1:] if arguments is None else arguments
-    with json_alone("--json" in given):
-        _run(given)
+    with stopped_by_signals() as stop, json_alone("--json" in given):
+        code = _ended(given, stop)
+    sys.exit(code)
 
 
-def _run(given: list[str]) -> None:
+def _ended(given: list[str], stop: Stop) -> int:
     try:
         code = app(given, standalone_mode=False)
         if code == INTERRUPTED:  # the parser turns the interrupt into this code
@@ -79,14 +84,16 @@ def _run(given: list[str]) -> None:
             raise
         code = _report(error, given)
         leave(code)
-        sys.exit(code)
+        return code
     except KeyboardInterrupt:
-        told = f"interrupted; nothing half-written is left.{_kept(given)}"
+        stop.ignore()
+        code, how = (TERMINATED, "terminated") if stop.terminated else (INTERRUPTED, "interrupted")
+        told = f"{how}; nothing half-written is left.{_kept(given)}"
         if own_number() == 0:
             Console(stderr=True, soft_wrap=True).print(told, highlight=False, markup=False)
-        leave(INTERRUPTED)
-        sys.exit(INTERRUPTED)
-    sys.exit(code if isinstance(code, int) else 0)
+        leave(code)
+        return code
+    return code if isinstance(code, int) else 0
 
 
 def _kept(given: list[str]) -> str:
@@ -120,6 +127,11 @@ def _told(error: Exception, given: list[str]) -> tuple[str, int]:
     if isinstance(error, _USAGE):
         message = str(getattr(error, "format_message", error.__str__)())
         return message + _value(getattr(error, "param", None), given), InputError.exit_code
+    if short_of_memory(error):
+        first = (str(error).strip().splitlines() or [""])[0]
+        return f"{ShortOfMemoryError('memory is short.')} {first}".strip(), ShortOfMemoryError.exit_code
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return f"a file could not be written: {error}. {MAKE_ROOM}", OutputError.exit_code
     told = " ".join(f"{type(error).__name__}: {error}".split())
     return f"{told} (ours to mend; run again with --debug and report it)", 1
 

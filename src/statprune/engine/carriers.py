@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from statprune.anatomy.producers import module_at, shape_of
 from statprune.anatomy.ranks import ALONE, Ranks
 from statprune.anatomy.sites import Site
-from statprune.calibration.stream import real_rows
+from statprune.calibration.reading import real_rows
 from statprune.engine.owner import by_owner
 from statprune.engine.trace import Trace
 from statprune.linalg.bilinear import Gated, Mixed, refit_producer, slices_of
@@ -204,6 +204,8 @@ class Observer:
         """Note one batch: what the consumer reads, and its target; `real` (batch, length)."""
         notes, calls = self.notes, self._kernel.calls
         x, p = self._inputs.pop(), self._outputs.pop()
+        for failed in (self._inputs, self._outputs):  # of passes that memory was short for
+            failed.clear()
         if notes.full:
             calls.clear()
             return

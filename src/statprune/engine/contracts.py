@@ -18,7 +18,7 @@ from statprune.anatomy.producers import module_at
 from statprune.anatomy.sites import Site
 from statprune.calibration.batches import Batch, inputs_of
 from statprune.calibration.stream import Stream, advance, before_first_block
-from statprune.errors import ModelError
+from statprune.errors import ModelError, short_of_memory
 from statprune.surgery.cut import cut
 from statprune.surgery.linear import weight_of
 
@@ -38,9 +38,9 @@ def require_contracts(model: PreTrainedModel, anatomy: Anatomy, batch: Batch) ->
     """
     try:
         _try_out(model, anatomy, batch)
-    except torch.OutOfMemoryError:
-        raise
     except (RuntimeError, TypeError, AttributeError) as error:
+        if short_of_memory(error):
+            raise
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
             f"the blocks of {type(model).__name__} do not run one by one: {first}. "

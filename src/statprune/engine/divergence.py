@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy
 from statprune.calibration.batches import Batch, real_of, samples_in
+from statprune.calibration.halving import in_halves
 from statprune.calibration.stream import before_first_block, behind_last_block
 from statprune.errors import NonFiniteError
 
@@ -153,8 +154,14 @@ class Outputs:
 
     def _of(self, number: int, hidden: Tensor) -> tuple[Tensor, ...]:
         batch = self._batches[number]
-        output = behind_last_block(self._model, self._anatomy, hidden, batch)
-        return compared(output, real_of(batch, len(self._anatomy.runs) - 1, hidden))
+        real = real_of(batch, len(self._anatomy.runs) - 1, hidden)
+
+        def run(rows: slice) -> tuple[Tensor, ...]:
+            part = {name: value[rows] for name, value in batch.items()}
+            return compared(behind_last_block(self._model, self._anatomy, hidden[rows], part), real[rows])
+
+        pieces = [each for _, each in in_halves(len(hidden), run, "outputs to compare")]
+        return pieces[0] if len(pieces) == 1 else tuple(map(torch.cat, zip(*pieces, strict=True)))
 
 
 def compared(output: Any, real: Tensor) -> tuple[Tensor, ...]:

@@ -20,6 +20,7 @@ from statprune.anatomy.producers import module_at
 from statprune.anatomy.ranks import dealt, pooled
 from statprune.anatomy.sites import Site
 from statprune.calibration.routing import Routed
+from statprune.calibration.stream import Seen
 from statprune.engine.experts import of_expert, told_apart
 from statprune.engine.measure import consumer_weight
 from statprune.engine.passage import MakeGood, Passage
@@ -38,7 +39,10 @@ def narrow_experts(at: Passage, site: Site, count: int, trace: Trace, make_good:
     """
     module = module_at(at.block, site.consumer)
     W = consumer_weight(site, at.block)
-    seen = [(routed, target - module(*routed)) for routed, target in at.targets(site)]
+    seen = [
+        (each, each[site.consumer], target - module(*each[site.consumer]))
+        for each, target in at.targets(site)
+    ]
     largest = sizes(module).argsort(dim=1, descending=True)
     own: dict[int, ExpertFit] = {}
     for expert, pair in dealt(
@@ -90,17 +94,17 @@ def _fit(
 
 
 def _sums(
-    at: Passage, site: Site, expert: int, seen: list[tuple[Routed, Tensor]], W: Tensor
+    at: Passage, site: Site, expert: int, seen: list[tuple[Seen, Routed, Tensor]], W: Tensor
 ) -> tuple[MomentSum, MomentSum]:
     """Of what reads one expert's neurons: rows to fit, rows held out."""
     pair = at.pair(site.units, W.shape[0], False)
     module = module_at(at.block, site.consumer)
-    for number, (routed, lost) in enumerate(seen):
+    for each, routed, lost in seen:
         tokens, Z = of_expert(module, expert, routed)
         if len(tokens):
             share = routed.given_to(expert)[1] / routed.weights[tokens].sum(dim=1)
             target = Z @ W.T.to(Z.dtype) + share[:, None] * lost[tokens]
-            at.add(pair, number, Z, target, tokens)
+            at.add(pair, each, Z, target, tokens)
     return pair
 
 

@@ -11,7 +11,8 @@ from statprune.anatomy.producers import module_at
 from statprune.anatomy.ranks import before, merged
 from statprune.anatomy.sites import Site
 from statprune.budget.curves import Curve
-from statprune.calibration.stream import Reader, Stream, advance
+from statprune.calibration.reading import Reader
+from statprune.calibration.stream import Stream, advance
 from statprune.engine.experts import ExpertFactors, ExpertSums
 from statprune.errors import NonFiniteError, NumericalError
 from statprune.linalg.accumulator import Accumulator

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +14,10 @@ from statprune.anatomy.ranks import Ranks, before, merged
 from statprune.anatomy.shelf import Room
 from statprune.anatomy.sites import Site
 from statprune.calibration.batches import Batch
+from statprune.calibration.reading import Reader, real_rows
 from statprune.calibration.routing import hidden_of
 from statprune.calibration.share import exact, share
-from statprune.calibration.stream import Reader, Stream, advance, real_rows, until
+from statprune.calibration.stream import Seen, Stream, advance, until
 from statprune.engine.carriers import Notes, Observer, worthwhile
 from statprune.engine.divergence import every_row, first_of, held_out
 from statprune.linalg.held_out import Compensation
@@ -90,6 +90,7 @@ def observed(anatomy: Anatomy, dense: Stream, block: nn.Module, index: int) -> D
         index,
         {path: _noting(seen.inputs[path]) for path in inputs},
         {path: notes.append for path, notes in seen.outputs.items()},
+        whole=True,
     )
     return seen
 
@@ -138,10 +139,11 @@ class Passage:
         wanted = noting and worthwhile(self.block, site, tokens)
         observer = Observer(self.block, site, behind, exact=self.data.exact) if wanted else None
         with nullcontext() if observer is None else observer.watching():
-            for number, (Z, target) in enumerate(self.targets(site)):
-                self.add(pair, number, Z, target if bias is None else target - bias)
+            for seen, target in self.targets(site):
+                Z = seen[site.consumer]
+                self.add(pair, seen, Z, target if bias is None else target - bias)
                 if observer is not None:
-                    observer.take(Z, target, self.thin.real[number])
+                    observer.take(Z, target, self.thin.real[seen.position][seen.rows])
         return self.in_two(pair), None if observer is None else observer.notes
 
     def in_two(self, pair: tuple[MomentSum, MomentSum]) -> Halves | None:
@@ -149,16 +151,19 @@ class Passage:
         fit, held = (merged(self.ranks, each) for each in pair)
         return None if fit is None or held is None else in_two(fit, held)
 
-    def targets(self, site: Site) -> Iterator[tuple[Any, Tensor]]:
-        """Batch by batch what the consumer reads in the thin stream, and what it should return there."""
+    def targets(self, site: Site) -> Iterator[tuple[Seen, Tensor]]:
+        """Batch by batch what is read in the thin stream, and what the consumer should return there."""
         also = [path for path in site.residual if path != BLOCK]
-        before = rows_of(self.thin)
-        for number, seen in enumerate(until(self.thin, self.block, self.index, site.consumer, also)):
-            target, in_front = self.dense.outputs[site.consumer][number], next(before)
+        for seen in until(self.thin, self.block, self.index, site.consumer, also):
+            number, rows = seen.position, seen.rows
+            target = self.dense.outputs[site.consumer][number][seen.tokens]
             for path in site.residual:
-                here = in_front if path == BLOCK else seen[path]
-                target = target + (self.dense.inputs[path][number] - here)
-            yield seen[site.consumer], target
+                here = seen[path] if path != BLOCK else self._in_front(number, rows)
+                target = target + (self.dense.inputs[path][number][seen.tokens] - here)
+            yield seen, target
+
+    def _in_front(self, number: int, rows: slice) -> Tensor:
+        return real_rows(self.thin.hidden[number][rows], self.thin.real[number][rows])
 
     def pair(self, inputs: int, outputs: int, constant: bool) -> tuple[MomentSum, MomentSum]:
         """Empty sums for the rows to fit and those held out."""
@@ -172,13 +177,13 @@ class Passage:
     def add(
         self,
         pair: tuple[MomentSum, MomentSum],
-        number: int,
+        seen: Seen,
         Z: Tensor,
         Y: Tensor,
         tokens: Tensor | None = None,
     ) -> None:
-        """Add rows of batch `number` to the two: the first ones, or those of `tokens` (rows,) int64."""
-        held = self.data.held_tokens(number, self.thin.real[number])
+        """Add rows of what was seen to the two: the first ones, or those of `tokens` (rows,) int64."""
+        held = self.data.held_tokens(seen.position, self.thin.real[seen.position])[seen.tokens]
         held = held[: len(Z)] if tokens is None else held[tokens]
         pair[0].update(Z[~held], Y[~held])
         pair[1].update(Z[held], Y[held])

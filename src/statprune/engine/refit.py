@@ -155,13 +155,13 @@ def adapt(at: Passage, site: Site, count: int, trace: Trace) -> None:
     ]
     constant = not site.experts and all(linear.bias is not None for linear in linears)
     pair = at.pair(width, width, constant)
-    rows = at.data.adapted(max(FEWEST_ADAPTED, ADAPTED * width))
-    # The rows come first, so that no batch runs of which none is used.
-    used = takewhile(len, rows)
-    for number, (part, seen) in enumerate(zip(used, until(at.thin, at.block, at.index, path), strict=False)):
-        tokens = int(at.thin.real[number][: len(part)].sum())
-        x_thin, x_dense = hidden_of(seen[path])[:tokens], at.dense.inputs[path][number][:tokens]
-        at.add(pair, number, x_thin, x_dense - x_thin)
+    used = list(takewhile(len, at.data.adapted(max(FEWEST_ADAPTED, ADAPTED * width))))
+    for seen in until(at.thin, at.block, at.index, path, batches=len(used)):
+        number, rows = seen.position, seen.rows
+        tokens = int(at.thin.real[number][rows.start : min(rows.stop, len(used[number]))].sum())
+        x_dense = at.dense.inputs[path][number][seen.tokens][:tokens]
+        x_thin = hidden_of(seen[path])[:tokens]
+        at.add(pair, seen, x_thin, x_dense - x_thin)
     halves = at.in_two(pair)
     by_owner(
         at.ranks, 0, at.block, site, trace,

@@ -12,9 +12,9 @@ from statprune.calibration.batches import MASKS, Batch, inputs_of
 from statprune.calibration.samples import Samples
 from statprune.calibration.stream import before_first_block
 from statprune.engine.divergence import judged, taken
-from statprune.errors import DataError
+from statprune.errors import DataError, ShortOfMemoryError, short_of_memory
 
-_REFUSALS = (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError)
+_REFUSALS = (MemoryError, RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError)
 
 
 @torch.no_grad()
@@ -64,6 +64,8 @@ def _refusing(number: int, batch: Batch, run: Any) -> Any:
     try:
         return run()
     except _REFUSALS as error:
+        if short_of_memory(error):
+            raise ShortOfMemoryError(f"batch {number}: memory is short for its first sample.") from error
         shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in batch.items())
         reason = " ".join(str(error).split())[:300].rstrip(".")
         raise DataError(

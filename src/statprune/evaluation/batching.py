@@ -1,12 +1,14 @@
 """Examples in batches of similar length, padded on the right, and what a model says to each."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from statprune.anatomy.lookup import context_of, entry_for
+from statprune.calibration.halving import Pace, in_halves
 from statprune.errors import DataError, NonFiniteError
 from statprune.evaluation.devices import evaluating, place_of, require_fit, takes, text_config
 
@@ -42,17 +44,25 @@ def outputs(
 
     Raises:
         NonFiniteError: An output is NaN or infinite.
+        ShortOfMemoryError: Memory is short for one example alone.
     """
     device, _ = place_of(model)
     own = padding_of(model)
     found: list[Tensor] = [torch.empty(0)] * len(examples)
-    done = 0
+    done, pace = 0, Pace()
+
+    def asked(group: list[int], rows: slice) -> list[Tensor]:
+        numbers = group[rows]
+        batch = padded([examples[number] for number in numbers], padding if own is None else own)
+        given = {name: value.to(device) for name, value in batch.items() if takes(model, name)}
+        return [answer.cpu() for answer in read(model(**given), numbers)]
+
     with evaluating(model):
         for numbers in batches([len(each.ids) for each in examples], batch_tokens):
-            batch = padded([examples[number] for number in numbers], padding if own is None else own)
-            given = {name: value.to(device) for name, value in batch.items() if takes(model, name)}
-            for number, answer in zip(numbers, read(model(**given), numbers), strict=True):
-                found[number] = answer.cpu()
+            pieces = in_halves(len(numbers), partial(asked, numbers), "asking", pace)
+            answers = [answer for _, piece in pieces for answer in piece]
+            for number, answer in zip(numbers, answers, strict=True):
+                found[number] = answer
                 if not bool(torch.isfinite(found[number]).all()):
                     raise NonFiniteError(
                         f"example {number + 1}: the model's output is NaN or infinite; look for NaN or "

@@ -3,11 +3,13 @@
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from statprune.calibration.halving import Pace, in_halves
 from statprune.calibration.records import Records
 from statprune.calibration.samples import by_length
 from statprune.calibration.tokens import (
@@ -125,6 +127,7 @@ def perplexity(  # noqa: PLR0913 - all but three are named
     Raises:
         DataError: There is less than one window, or the model cannot read such windows or ids.
         NonFiniteError: The loss is not finite.
+        ShortOfMemoryError: Memory is short for one row alone.
     """
     if seq_len < 2:
         raise DataError(f"sequence length {seq_len}: nothing to predict; take at least 2")
@@ -139,14 +142,17 @@ def perplexity(  # noqa: PLR0913 - all but three are named
     require_fit(model, rows, seq_len)
     device, dtype = place_of(model)
     options = {"use_cache": False} if takes(model, "use_cache") else {}
-    total, done = 0.0, 0
+    total, done, pace = 0.0, 0, Pace()
+
+    def loss_of(ids: Tensor, part: slice) -> float:
+        batch = ids[part].to(device)
+        logits = model(input_ids=batch, **options).logits
+        return sum(summed_loss(one[:-1], targets[1:]) for one, targets in zip(logits, batch, strict=True))
+
     with evaluating(model):
         for ids in torch.split(rows, rows_at_once(model, seq_len, batch_tokens)):
-            batch = ids.to(device)
-            logits = model(input_ids=batch, **options).logits
-            total += sum(
-                summed_loss(one[:-1], targets[1:]) for one, targets in zip(logits, batch, strict=True)
-            )
+            pieces = in_halves(len(ids), partial(loss_of, ids), "windows", pace)
+            total += sum(loss for _, loss in pieces)
             done += len(ids)
             if on_progress is not None:
                 on_progress(done, len(rows))
@@ -199,6 +205,7 @@ def masked_lm_loss(  # noqa: PLR0913 - all but three are named
     Raises:
         DataError: There is no mask token or no text, or the model cannot read such samples or ids.
         NonFiniteError: The loss is not finite.
+        ShortOfMemoryError: Memory is short for one row alone.
     """
     require_tokenizer(tokenizer, str(records.description.get("source", "records")))
     mask_token = getattr(tokenizer, "mask_token_id", None)
@@ -213,16 +220,24 @@ def masked_lm_loss(  # noqa: PLR0913 - all but three are named
     longest = len(questions[0].row.ids)
     require_fit(model, torch.tensor([token for row in rows for token in row.ids]), longest)
     device, dtype = place_of(model)
-    total, tokens, done = 0.0, 0, 0
+    total, tokens, done, pace = 0.0, 0, 0, Pace()
+
+    def loss_of(group: list[_Question], part: slice) -> float:
+        asked = group[part]
+        batch = pad([question.row for question in asked], tokenizer)
+        targets = torch.full_like(batch["input_ids"], -1)
+        for line, question in enumerate(asked):
+            targets[line, question.places] = torch.tensor(question.answers)
+        logits = model(**{name: tensor.to(device) for name, tensor in batch.items()}).logits
+        return summed_loss(logits[targets >= 0], targets[targets >= 0].to(device))
+
     with evaluating(model):
         at_once = rows_at_once(model, longest, BATCH_TOKENS) * longest
         for group in by_length([question.row for question in questions], at_once):
-            batch = {name: tensor.to(device) for name, tensor in pad(group, tokenizer).items()}
-            targets = torch.full_like(batch["input_ids"], -1)
-            for line, question in enumerate(questions[done : done + len(group)]):
-                targets[line, question.places] = torch.tensor(question.answers, device=device)
-            total += summed_loss(model(**batch).logits[targets >= 0], targets[targets >= 0])
-            tokens += int((targets >= 0).sum())
+            asked = questions[done : done + len(group)]
+            pieces = in_halves(len(asked), partial(loss_of, asked), "records", pace)
+            total += sum(loss for _, loss in pieces)
+            tokens += sum(len(question.places) for question in asked)
             done += len(group)
             if on_progress is not None:
                 on_progress(done, len(rows))

@@ -1,0 +1,115 @@
+"""Run after run in one process, and what each leaves: python -m tests.loaded [RUNS]."""
+
+import gc
+import json
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import statprune
+from tests.saved import save_tiny, sentences
+from tests.tiny import tiny_batch, tiny_model
+
+
+@dataclass(frozen=True)
+class Left:
+    """What runs have left.
+
+    Attributes:
+        runs: how many: a measurement, a compression from it that is saved, one in memory by the other method,
+            an evaluation.
+        kilobytes: resident memory more for each run, fitted to the second half.
+        peak: kilobytes that resident memory went up by over the second half.
+        handles, threads: more of them at the end than after the first run.
+        hooks: on the model in memory, or forwards replaced on its modules.
+        files: names that remain where outputs were, and in the folder for temporary files.
+    """
+
+    runs: int
+    kilobytes: float
+    peak: float
+    handles: int
+    threads: int
+    hooks: int
+    files: list[str]
+
+
+def resident() -> float:
+    """Kilobytes of this process in memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1024
+
+
+def handles() -> int:
+    """Files and the like that are open."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+@contextmanager
+def temporary(folder: Path) -> Iterator[Path]:
+    """The folder for temporary files of this process, for a while."""
+    folder.mkdir()
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield folder
+    finally:
+        tempfile.tempdir = before
+
+
+def once(folder: Path, number: int) -> int:
+    """One of everything; the hooks that are left on a model in memory."""
+    source, measured, out = folder / "model", folder / f"measured-{number}", folder / f"out-{number}"
+    given: dict[str, Any] = {"samples": 8, "seq_len": 16}
+    statprune.plan(source, data=sentences(), out=measured, latency=False, **given)
+    statprune.compress(measured=measured, keep=0.6, out=out)
+    statprune.evaluate(out, data=sentences(), seq_len=16)
+    model = tiny_model("llama", num_hidden_layers=1)
+    statprune.compress(model, data=[tiny_batch(model, rows=4)], keep=0.6, method="stat")
+    for path in sorted((*measured.rglob("*"), *out.rglob("*")), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    measured.rmdir()
+    out.rmdir()
+    return sum(
+        len(each._forward_pre_hooks) + len(each._forward_hooks) + ("forward" in vars(each))
+        for each in model.modules()
+    )
+
+
+def load(runs: int) -> Left:
+    """Run so often, and tell what is left."""
+    with tempfile.TemporaryDirectory() as made, temporary(Path(made) / "temporary") as scratch:
+        folder = Path(made)
+        save_tiny(folder / "model", "llama", num_hidden_layers=1)
+        once(folder, 0)
+        at_first = handles(), threading.active_count()
+        hooks, memory = 0, []
+        for number in range(1, runs + 1):
+            hooks += once(folder, number)
+            gc.collect()
+            memory.append(resident())
+        files = {path.name for path in (*folder.iterdir(), *scratch.iterdir())} - {"model", "temporary"}
+    half = memory[runs // 2 :]
+    slope = float(np.polyfit(np.arange(len(half)), half, 1)[0])
+    return Left(
+        runs=runs,
+        kilobytes=slope,
+        peak=max(half) - half[0],
+        handles=handles() - at_first[0],
+        threads=threading.active_count() - at_first[1],
+        hooks=hooks,
+        files=sorted(files),
+    )
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    sys.stdout.write(json.dumps(asdict(load(int(sys.argv[1]) if len(sys.argv) > 1 else 300))) + "\n")
