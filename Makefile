@@ -7,8 +7,9 @@ EXPLORE := .venv-explore
 SUPPLY := .venv-supply
 BIN := $(VENV)/bin
 
-COVERED := tests/linalg tests/engine tests/budget tests/contracts tests/checkpoint tests/anatomy tests/serving \
-  tests/calibration tests/test_*.py
+COVERED := tests/linalg tests/engine tests/budget tests/contracts tests/checkpoint tests/anatomy \
+  tests/serving/test_sentence_folders.py tests/test_hard_models.py tests/test_pipeline.py \
+  tests/test_pipeline_experts.py tests/test_pipeline_failures.py tests/test_resume.py tests/test_inspection.py
 
 .PHONY: demo test check audit coverage sbom advisories docs format clean
 
