@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 
+from statprune.checkpoint.aside import check_output
 from statprune.evaluation.perplexity import Perplexity
 from statprune.evaluation.speed import tokens_per_second
 from statprune.inputs import open_model
+from statprune.measurement import require_free
 from statprune.pipeline import compress
 from statprune.planning import plan
 from statprune.quality import evaluate
@@ -67,8 +69,12 @@ def demonstrate(
     """Compress the shipped model at each share into a new folder below `out`; measure and tell a story.
 
     Existing folders are left alone: a number is added to the new one's name.
+
+    Raises:
+        OutputError: no folder can be made there.
     """
     started = perf_counter()
+    _require_room(out)
     opened = open_model(MODEL, device="cpu")
     models: dict[str, Any] = {"dense": opened.model}
     shared: dict[str, float] = {"dense": 1.0}
@@ -138,6 +144,14 @@ def _story(model: Any, tokenizer: Any) -> str:
             pad_token_id=0,
         )
     return str(tokenizer.decode(ids[0], skip_special_tokens=True)).strip()
+
+
+def _require_room(out: Path) -> None:
+    """Raise OutputError where no folder can be made below `out`, before anything is measured."""
+    if not out.is_dir():
+        require_free(out)
+    there = next(each for each in (out, *out.absolute().parents) if each.is_dir())
+    check_output(_free(there / "stories260K"))
 
 
 def _free(folder: Path) -> Path:
