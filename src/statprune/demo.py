@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 
+from statprune.checkpoint.aside import check_output
 from statprune.evaluation.continuation import continuation
 from statprune.evaluation.perplexity import Perplexity
 from statprune.evaluation.speed import tokens_per_second
 from statprune.inputs import open_model
+from statprune.measurement import require_free
 from statprune.pipeline import compress
 from statprune.planning import plan
 from statprune.quality import evaluate
@@ -68,8 +70,12 @@ def demonstrate(
     """Compress the shipped model at each share into a new folder below `out`; measure and tell a story.
 
     Existing folders are left alone: a number is added to the new one's name.
+
+    Raises:
+        OutputError: no folder can be made there.
     """
     started = perf_counter()
+    _require_room(out)
     opened = open_model(MODEL, device="cpu")
     models: dict[str, Any] = {"dense": opened.model}
     shared: dict[str, float] = {"dense": 1.0}
@@ -126,6 +132,14 @@ def _perplexity(model: Any, tokenizer: Any) -> Perplexity:
     if not isinstance(measured, Perplexity):
         raise TypeError(f"a causal model is expected, not {type(model).__name__}")
     return measured
+
+
+def _require_room(out: Path) -> None:
+    """Raise OutputError where no folder can be made below `out`, before anything is measured."""
+    if not out.is_dir():
+        require_free(out)
+    there = next(each for each in (out, *out.absolute().parents) if each.is_dir())
+    check_output(_free(there / "stories260K"))
 
 
 def _free(folder: Path) -> Path:

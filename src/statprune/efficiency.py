@@ -29,6 +29,9 @@ from statprune.version import __version__
 
 SEQ_LEN, DECODE_TOKENS = 128, 32
 
+MOST = 2**24
+"""Rows, tokens or runs at most: more is a mistake, and would not end."""
+
 
 def benchmark(  # noqa: PLR0913 - the options of the command of this name
     pruned: PreTrainedModel | str | Path,
@@ -105,8 +108,10 @@ def _require_sizes(sizes: Mapping[str, int | None], decode_tokens: int | None) -
     for name, value in sizes.items():
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}; give at least 1.")
-    if decode_tokens is not None and decode_tokens < 0:
-        raise InputError(f"decode_tokens is {decode_tokens}; give 0 for none, or more.")
+        if value is not None and value > MOST:
+            raise InputError(f"{name} is {value}; give at most {MOST}.")
+    if decode_tokens is not None and not 0 <= decode_tokens <= MOST:
+        raise InputError(f"decode_tokens is {decode_tokens}; give 0 for none, or up to {MOST}.")
 
 
 def _calls(

@@ -97,9 +97,15 @@ def sequence_length(opened: Opened, asked: int | None) -> int:
 
     Raises:
         DataError: more was asked than the context, or fewer than 2.
+        ModelError: the tokenizer's own limit is no number.
     """
     positions = context_length(opened) or LONGEST_DEFAULT
-    limit = min(positions, getattr(opened.tokenizer, "model_max_length", None) or positions)
+    own = getattr(opened.tokenizer, "model_max_length", None) or positions
+    if not isinstance(own, int | float):
+        raise ModelError(
+            f"{opened.name}: the tokenizer's model_max_length is {own!r:.80}. Give it a whole number."
+        )
+    limit = int(min(positions, own))
     if asked is not None and not 2 <= asked <= limit:
         whose = "this model" if limit == positions else "the tokenizer (model_max_length)"
         raise DataError(f"sequence length {asked}: {whose} takes from 2 to {limit} tokens.")

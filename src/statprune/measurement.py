@@ -9,11 +9,10 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -30,9 +29,11 @@ from statprune.budget.knapsack import knapsack, predicted, uniform_knapsack
 from statprune.budget.latency import Latency
 from statprune.budget.plan import Plan
 from statprune.calibration.samples import Samples
-from statprune.checkpoint.aside import aside
+from statprune.checkpoint.aside import aside, require_name
 from statprune.checkpoint.finished import note_finished
 from statprune.errors import BudgetError, OutputError, PlanError
+from statprune.json_file import json_of
+from statprune.measured_file import curves_of, latency_of, require_parts
 from statprune.surgery.linear import weight_of
 
 FORMAT = 1
@@ -128,6 +129,7 @@ def require_free(folder: Path) -> None:
     Raises:
         OutputError: it exists, or the nearest of its parents that exists is no folder to write to.
     """
+    require_name(folder)
     if os.path.lexists(folder):
         raise OutputError(f"{folder} exists already; nothing is overwritten. Give another folder.")
     above = next(parent for parent in folder.absolute().parents if os.path.lexists(parent))
@@ -170,8 +172,9 @@ def write(measurement: Measurement, folder: Path, within: Path | None = None) ->
         raise OutputError(f"{folder.parent} cannot be made: {error}.") from error
     with aside(folder, within) as partial:
         partial.mkdir()
-        (partial / FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         save_file(tensors, partial / SAMPLES)
+        content["samples"] = _digest(partial / SAMPLES)
+        (partial / FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         if within is not None:
             note_finished(within, partial, {})
 
@@ -183,13 +186,13 @@ def read_json(folder: Path) -> dict[str, Any]:
         PlanError: there is none, or it is not one of this version.
     """
     try:
-        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        content = json_of(folder / FILE)
     except FileNotFoundError:
         raise PlanError(
             f"{folder} holds no {FILE}; give a folder that `statprune plan --out` made."
         ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise PlanError(f"{folder / FILE} cannot be read: {error}.") from error
+    except (OSError, ValueError) as error:
+        raise PlanError(f"{folder / FILE} cannot be read: {error}. Measure again.") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else None
         raise PlanError(
@@ -208,10 +211,9 @@ def read(folder: Path, anatomy: Anatomy, weights: str | None = None) -> Measurem
         PlanError: it cannot be read, or the model is another one.
     """
     content = read_json(folder)
-    for part in ("model", "fingerprint", "context", "about", "data", "curves", "latency"):
-        if part not in content:
-            raise PlanError(f"{folder / FILE} lacks '{part}'. Measure again.")
-    widths = {name: len(curve["error"]) - 1 for name, curve in content["curves"].items()}
+    require_parts(content, folder / FILE)
+    curves = curves_of(content["curves"], folder / FILE)
+    widths = {name: len(curve.error) - 1 for name, curve in curves.items()}
     fits = widths == {site.name: site.units for site in anatomy.sites}
     if not fits or weights not in (None, content["fingerprint"]):
         raise PlanError(
@@ -219,22 +221,22 @@ def read(folder: Path, anatomy: Anatomy, weights: str | None = None) -> Measurem
             f"Give that model, or measure this one."
         )
     return Measurement(
-        curves={
-            name: DamageCurve(np.array(curve["error"]), [(int(k), float(d)) for k, d in curve["measured"]])
-            for name, curve in content["curves"].items()
-        },
+        curves=curves,
         sites=anatomy.sites,
-        context=int(content["context"]),
-        latency=None if content["latency"] is None else Latency.of_json(content["latency"]),
-        samples=_samples(folder, content["data"]),
+        context=content["context"],
+        latency=latency_of(content["latency"], widths, folder / FILE),
+        samples=_samples(folder, content["data"], content.get("samples")),
         model=content["model"],
         fingerprint=content["fingerprint"],
         about=content["about"],
     )
 
 
-def _samples(folder: Path, protocol: dict[str, Any]) -> Samples:
+def _samples(folder: Path, protocol: dict[str, Any], digest: str | None) -> Samples:
+    """The samples; with `digest`, which files of earlier versions lack, those that were written."""
     try:
+        if digest not in (None, _digest(folder / SAMPLES)):
+            raise PlanError(f"{folder / SAMPLES} is not what was written. Measure again.")
         tensors = load_file(folder / SAMPLES)
     except (OSError, SafetensorError) as error:
         raise PlanError(f"{folder / SAMPLES} cannot be read: {error}. Measure again.") from error
@@ -245,3 +247,8 @@ def _samples(folder: Path, protocol: dict[str, Any]) -> Samples:
             value if (value := tensors[key]).is_floating_point() else value.long()
         )
     return Samples(list(batches.values()), protocol, int(protocol["tokens"]))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()

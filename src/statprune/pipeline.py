@@ -18,7 +18,7 @@ from statprune.budget.curves import drawn_of
 from statprune.budget.plan import Plan
 from statprune.card.card import write_card
 from statprune.card.dense_model import base_of
-from statprune.checkpoint.aside import check_output
+from statprune.checkpoint.aside import check_output, require_outside
 from statprune.checkpoint.record_file import read_record
 from statprune.checkpoint.save import SavedFolder, save
 from statprune.checkpoint.unfinished import unfinished
@@ -123,9 +123,10 @@ def compress(  # noqa: PLR0913 - all but one are named
     progress = progress if first else no_progress
     done = finished_before(out, resume=resume) if first else None
     (done,) = ranks.same((done,)) if resume else (done,)
+    model, source = start_of(model, data, measured, options)
+    require_outside(out, model)
     if out is not None and first and (done is None or dry_run):
         check_output(Path(out))
-    model, source = start_of(model, data, measured, options)
     started = perf_counter()
     with ExitStack() as around:
         trace = Trace(warnings=around.enter_context(hearing()))

@@ -17,6 +17,7 @@ from statprune.anatomy.shelf import IN_MEMORY
 from statprune.budget.plan import Plan
 from statprune.budget.restrictions import Restrictions
 from statprune.calibration.batches import Batch, samples_in
+from statprune.checkpoint.aside import require_outside
 from statprune.checkpoint.unfinished import Unfinished, unfinished
 from statprune.engine.divergence import (
     HOLD_OUT,
@@ -36,6 +37,7 @@ from statprune.evaluation.devices import evaluating
 from statprune.inputs import open_model
 from statprune.keeping import begun, finished_before, lent, scratch_of
 from statprune.limits import limit_of
+from statprune.measured_file import require_parts
 from statprune.measurement import Measurement
 from statprune.preparation import Prepared, budget_of, prepare
 from statprune.recipe import Recipe
@@ -93,6 +95,7 @@ def plan(  # noqa: PLR0913 - all but one are named
         raise InputError("latency is measured of a model in memory; leave out offload, or latency.")
     limit = limit_of(max_memory, offload=offload)
     done = finished_before(out, resume=resume)
+    require_outside(out, model)
     if out is not None and done is None:
         measurements.require_free(Path(out))
     limits = {} if restrictions is None else restrictions.to_json()
@@ -236,7 +239,9 @@ def start_of(
             f"{settled[0]} was settled when {measured} was measured; leave it out, or measure again."
         )
     folder = Path(measured)
-    return measurements.read_json(folder)["model"] if model is None else model, folder
+    content = measurements.read_json(folder)
+    require_parts(content, folder / measurements.FILE)
+    return content["model"] if model is None else model, folder
 
 
 @contextmanager

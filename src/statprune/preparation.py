@@ -29,6 +29,7 @@ from statprune.inputs import (
     is_of_content,
     sequence_length,
 )
+from statprune.measured_file import require_fitting
 from statprune.measurement import Measurement, fingerprint
 from statprune.recipe import Recipe, WidthsRule
 from statprune.sampling import samples_of, short_of_rows
@@ -113,6 +114,7 @@ def prepare_measured(opened: Opened, recipe: Recipe, folder: Path) -> Prepared:
     if fitted is None:
         _require_reachable(recipe, measurement.price(recipe.of), stock, anatomy)
     samples = measurement.samples
+    require_fitting(samples, opened.model, folder / measurements.SAMPLES)
     _require_described(opened, anatomy, samples)
     notes = tuple(samples.notes)
     size, context = size_of(opened.model), measurement.context

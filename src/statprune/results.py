@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 from statprune.checkpoint.aside import aside
 from statprune.checkpoint.record_file import RECORD_FILE, read_record
 from statprune.errors import InputError, OutputError
+from statprune.json_file import json_of
 
 FOLDER, FORMAT = "results", 1
 Kind = Literal["evaluation", "harness", "benchmark"]
@@ -96,8 +97,8 @@ def read(folder: Path) -> list[Recorded]:
 
 def _read(path: Path) -> Recorded:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        content = json_of(path)
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}. Remove it, and measure again.") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else None

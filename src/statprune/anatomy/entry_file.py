@@ -48,10 +48,9 @@ def read_entry(path: str | Path) -> Architecture:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelError(f"{path} cannot be read ({error.strerror}). Give the file of an entry.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(
-            f"{path} is not TOML: {error}. Start from the draft that an error prints."
-        ) from error
+    except (ValueError, RecursionError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise ModelError(f"{path} is not TOML: {why}. Start from the draft that an error prints.") from error
     return entry_of(values, str(path))
 
 

@@ -1,6 +1,5 @@
 """Units kept per site, as a value that can be written, read and checked."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +7,11 @@ from typing import Any
 
 from statprune.anatomy.sites import Site
 from statprune.errors import PlanError
+from statprune.json_file import json_of
 
 _FORMAT = 1
+MOST = 2**24
+"""Bytes of a plan file at most."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,10 @@ def read(path: Path, sites: Iterable[Site]) -> Plan:
         PlanError: the file cannot be read, is not of this form, or does not fit.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json_of(path, most=MOST)
     except FileNotFoundError:
         raise PlanError(f"{path}: no such plan file.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise PlanError(f"{path}: not a readable plan file: {error}.") from error
     widths = content.get("widths") if isinstance(content, dict) else None
     if not isinstance(widths, dict):

@@ -151,7 +151,7 @@ def _json_lines(content: bytes, path: Path) -> list[Any]:
             continue
         try:
             rows.append(json.loads(text))
-        except ValueError as failure:
+        except (ValueError, RecursionError) as failure:
             message = f"{path}, line {number}: not JSON ({failure}); each line must hold one JSON object"
             raise DataError(message) from failure
     return rows
@@ -160,7 +160,7 @@ def _json_lines(content: bytes, path: Path) -> list[Any]:
 def _json(content: bytes, path: Path) -> list[Any]:
     try:
         document = json.loads(_decoded(content, path).removeprefix("\ufeff"))
-    except ValueError as failure:
+    except (ValueError, RecursionError) as failure:
         # Only JSON lines go on with a new object where the first document ends.
         if isinstance(failure, json.JSONDecodeError) and failure.msg == "Extra data":
             return _json_lines(content, path)

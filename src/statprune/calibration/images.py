@@ -1,5 +1,6 @@
 """Images from a folder, a data set or memory -> batches of pixels, by the model's own image processor."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -90,7 +91,7 @@ Readers = Sequence[Callable[[], Any]]
 def _readers(data: Any, column: str | None) -> tuple[Readers, dict[str, Any]]:
     """What reads each image, and where they come from."""
     if isinstance(data, str | Path):
-        return _on_disk(Path(data).expanduser(), column)
+        return _on_disk(Path(os.path.expanduser(data)), column)
     if isinstance(data, datasets.Dataset):
         return _of_data_set(data, column, "data set in memory"), {
             "source": "memory",

@@ -1,5 +1,6 @@
 """SOURCE → records: texts from the hub, a file, a folder or memory, and where they came from."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,7 @@ def read(
         DataError: There is no such file or data set, it cannot be read, or it holds no text.
     """
     name, split = without_split(source)
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.is_dir():
         return _folder(path, name, split, split_default, text_column, tokenizer)
     if path.exists():

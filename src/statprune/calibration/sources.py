@@ -1,5 +1,6 @@
 """SOURCE -> rows in columns: one split of a data set on the hub or on disk, or files of tables."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ def table(
         DataError: There is no such file or data set, it cannot be read, or it is no table.
     """
     name, split = without_split(source)
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.is_dir():
         return _folder(path, name, split, split_default, as_text)
     if path.exists():
@@ -56,7 +57,7 @@ def described(
     files: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Where data came from; of an absolute path only its name, since descriptions are saved and shown."""
-    name = Path(source).name if Path(source).expanduser().is_absolute() else source
+    name = Path(source).name if Path(os.path.expanduser(source)).is_absolute() else source
     return {"source": name, "kind": kind, "config": config, "split": split, "files": list(files)}
 
 
@@ -66,7 +67,7 @@ def without_split(source: str) -> tuple[str, str | None]:
     Raises:
         DataError: The name or the split is empty.
     """
-    if Path(source).expanduser().exists() and source:
+    if Path(os.path.expanduser(source)).exists() and source:
         return source, None
     name, at, split = source.rpartition("@")
     if not at:

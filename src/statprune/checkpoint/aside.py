@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -13,9 +14,13 @@ from statprune.errors import OutputError
 
 MAKE_ROOM = "Make room there, or give a folder on a disk that can be written to."
 
+_LONGEST = 200
+"""Bytes of a name: file systems take 255, and a run adds to it."""
+
 
 def check_output(out: Path) -> None:
     """Raise OutputError if `out` exists or cannot be made; leave nothing behind."""
+    require_name(out)
     if os.path.lexists(out):
         raise OutputError(
             f"{out} exists, and nothing is ever overwritten. Give another folder, or remove it."
@@ -31,6 +36,32 @@ def check_output(out: Path) -> None:
         raise OutputError(
             f"{parent} cannot be written to ({error.strerror}). Give another folder."
         ) from error
+
+
+def require_name(out: Path) -> None:
+    """Raise OutputError where `out` ends in `..`, or is named as nothing can be."""
+    try:
+        os.lstat(out)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise OutputError(f"{out} cannot be made: {error.strerror}. Give another folder.") from error
+    if len(os.fsencode(out.name)) > _LONGEST:
+        raise OutputError(
+            f"{out} has a name of more than {_LONGEST} bytes, and what is written beside it a longer one. "
+            f"Give a shorter one."
+        )
+    if out.name == "..":
+        raise OutputError(f"{out} names a folder that is there, or none. Give the new folder a name.")
+
+
+def require_outside(out: str | Path | None, model: Any) -> None:
+    """Raise OutputError where `out` lies in the folder `model`, which a run leaves as it is."""
+    if out is None or not isinstance(model, str | Path) or not Path(model).is_dir():
+        return
+    folder, wanted = Path(os.path.realpath(model)), Path(os.path.realpath(out))
+    if wanted != folder and wanted.is_relative_to(folder) and (folder / "config.json").exists():
+        raise OutputError(f"{out} lies in {model}, the model that is read. Give a folder elsewhere.")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from statprune.checkpoint.aside import flush
+from statprune.json_file import json_of
 
 FILE = "finished.json"
 
@@ -26,8 +27,8 @@ def note_finished(state: Path, folder: Path, facts: Mapping[str, Any]) -> None:
 def finished(state: Path, out: Path) -> dict[str, Any] | None:
     """The facts noted of `out`, if it is the folder that the run with this state finished; else None."""
     try:
-        noted = json.loads((state / FILE).read_text(encoding="utf-8"))
-        same = out.is_dir() and noted["files"] == content_of(out)
+        noted = json_of(state / FILE)
+        same = out.is_dir() and noted["files"] == content_of(out) and isinstance(noted["facts"], dict)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     facts: dict[str, Any] = noted["facts"]

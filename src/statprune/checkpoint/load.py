@@ -1,6 +1,6 @@
 """A folder or a hub name -> the model with its tokenizer, or one line that says why not."""
 
-import json
+import os
 import re
 import warnings
 from collections.abc import Sequence
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -18,16 +17,12 @@ from huggingface_hub.errors import (
     HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
-    StrictDataclassError,
 )
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoProcessor, AutoTokenizer, PreTrainedModel
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers import AutoProcessor, AutoTokenizer, PreTrainedModel
 
 from statprune.anatomy.lookup import anatomy_of
-from statprune.checkpoint.classes import PREFIX, class_named
-from statprune.checkpoint.modelling import MODELLING_FILE
+from statprune.checkpoint.config_file import class_for, config_of, parsed_config, weightless
 from statprune.checkpoint.offload import (
     Lender,
     lender_of,
@@ -45,7 +40,6 @@ _LEGAL = ("LICENSE*", "NOTICE*", "USE_POLICY*")
 _CARD = "README.md"
 _HUB_FILES = ("*.json", "*.txt", "*.model", "*.jinja", _CARD, WEIGHTS, "model-*.safetensors", *_LEGAL)
 _MODULES_FILES = (*_HUB_FILES, "*/model.safetensors", "*/model-*.safetensors")
-_UNREADABLE = (OSError, ValueError, KeyError, StrictDataclassError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,26 +110,6 @@ def _open_offloaded(
     return model, lender_of(model, device)
 
 
-def weightless(model_class: Any, config: Any) -> PreTrainedModel:
-    """`model_class`, or the one that an Auto class takes for `config`, on the meta device: no weights."""
-    with torch.device("meta"):
-        build = getattr(model_class, "from_config", None) or model_class._from_config
-        model: PreTrainedModel = build(config)
-    return model
-
-
-def parsed_config(folder: Path) -> Any:
-    """The folder's config as its own class.
-
-    Raises:
-        ModelError: it holds values that its class refuses.
-    """
-    try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except _UNREADABLE as error:
-        raise ModelError(f"{folder}/config.json cannot be read: {one_line(error)}. Correct it.") from error
-
-
 def open_weights(model_class: Any, folder: Path, **options: Any) -> PreTrainedModel:
     """`model_class` with the weights in `folder`, in eval mode; none of them random, no block's left out.
 
@@ -147,12 +121,19 @@ def open_weights(model_class: Any, folder: Path, **options: Any) -> PreTrainedMo
     """
     try:
         model, report = model_class.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **options
+            folder,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **options,
         )
-    except (RuntimeError, SafetensorError, *_UNREADABLE) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # classes of models raise whatever they like
         raise ModelError(
             f"{folder}: the weights do not fit {model_class.__name__}: {one_line(error)}. "
-            f"Check that config.json belongs to these weights."
+            f"Check that config.json and generation_config.json belong to these weights."
         ) from error
     missing = sorted(report["missing_keys"])
     if missing and all(name.startswith("pooler.") for name in missing) and "add_pooling_layer" not in options:
@@ -195,7 +176,7 @@ def require_finite(module: nn.Module, place: str = "") -> None:
 
 def folder_of(source: str | Path, files: Sequence[str] = _HUB_FILES) -> Path:
     """The folder `source` names, or the local copy of these `files` of the hub model of that name."""
-    folder = Path(source).expanduser()
+    folder = Path(os.path.expanduser(source))
     if folder.is_dir():
         return folder
     if folder.exists():
@@ -213,73 +194,11 @@ def folder_of(source: str | Path, files: Sequence[str] = _HUB_FILES) -> Path:
             f"'{source}' is neither a folder here nor a model on the hub. Check its spelling, and if it is "
             f"private, log in with `hf auth login`."
         ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
         raise ModelError(
             f"'{source}' is no folder here, and the hub cannot be reached ({type(error).__name__}). "
             f"Check the spelling or the connection, or give a folder."
         ) from error
-
-
-def config_of(folder: Path) -> dict[str, Any]:
-    """What config.json in `folder` says; ModelError where it says the weights are quantised."""
-    path = folder / "config.json"
-    if not path.exists():
-        if (folder / "adapter_config.json").exists():
-            raise ModelError(
-                f"{folder} holds an adapter without its base: merge it, and give the merged model."
-            )
-        raise ModelError(
-            f"{folder} holds no config.json. Give the folder that holds config.json and weights."
-        )
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        values.get("model_type")
-    except (ValueError, AttributeError, OSError) as error:
-        raise ModelError(f"{path} is not a JSON object: {one_line(error)}. Restore it.") from error
-    quantised = values.get("quantization_config")
-    if quantised:
-        kind = quantised.get("quant_method", "kind unknown") if isinstance(quantised, dict) else quantised
-        raise ModelError(
-            f"{folder} is quantised ({kind}): its weights are not plain numbers. "
-            f"Prune the original checkpoint, then quantise."
-        )
-    return values
-
-
-def class_for(values: dict[str, Any], folder: Path) -> Any:
-    """The class that `values`, a config, says was saved; without a name, the base model of its type."""
-    remote = [
-        where for where in (values.get("auto_map") or {}).values() if MODELLING_FILE[:-3] not in str(where)
-    ]
-    model_type = values.get("model_type")
-    if model_type not in CONFIG_MAPPING_NAMES:
-        need = (
-            f"needs code that comes with it ({remote[0]}), never run here. Convert it to a stock type."
-            if remote
-            else f"is not known to transformers {transformers.__version__}. Update transformers."
-        )
-        raise ModelError(f"{folder}: model type '{model_type}' {need}")
-    names = values.get("architectures") or []
-    if not names:
-        return transformers.AutoModel
-    model_class = class_named(names[0])
-    if model_class is not None:
-        return model_class
-    if remote:
-        raise ModelError(
-            f"{folder}: {names[0]} needs code that comes with it ({remote[0]}), which is never run here. "
-            f"Convert it to a stock class."
-        )
-    if names[0].startswith(PREFIX) and class_named(names[0].removeprefix(PREFIX)) is not None:
-        raise ModelError(
-            f"{folder}: '{model_type}' was pruned by an entry of one's own, which is not known here. Give it "
-            f"with --entry FILE or statprune.register(FILE)."
-        )
-    kind = "per-layer class of this package" if names[0].startswith(PREFIX) else "class of transformers"
-    raise ModelError(
-        f"{folder}: {names[0]}, the class in config.json, is no {kind} {transformers.__version__}. "
-        f"Write the name of the class that was saved there."
-    )
 
 
 def _companion(auto_class: Any, folder: Path, what: str) -> Any:

@@ -197,10 +197,11 @@ def _copy_legal(source: Path | None, folder: Path) -> None:
 
 def _how_to_load(out: Path, encoding: Encoding, modules: bool) -> str:
     name = auto_name(encoding.architecture)
+    quoted = json.dumps(str(out), ensure_ascii=False)
     call = "SentenceTransformer" if modules else f"{name}.from_pretrained"
-    opening = f'{call}("{out}")'
+    opening = f"{call}({quoted})"
     if encoding.stock:
         how = f"{opening}  # stock {'sentence-' if modules else ''}transformers"
         return how if encoding.reencoded_as is None else f"{how}; {encoding.reason}"
-    trusting = f'{call}("{out}", trust_remote_code=True)'
+    trusting = f"{call}({quoted}, trust_remote_code=True)"
     return f"import statprune; {opening}  # or, without statprune: {trusting}"

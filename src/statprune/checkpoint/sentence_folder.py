@@ -4,6 +4,7 @@ Only the transformer is made smaller. All else in the folder is copied as it is.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -15,7 +16,9 @@ from transformers import PreTrainedModel
 
 from statprune.checkpoint.classes import PREFIX
 from statprune.checkpoint.modelling import MODELLING_FILE
+from statprune.checkpoint.weight_files import require_own_files
 from statprune.errors import ModelError, VerificationError
+from statprune.json_file import json_of
 
 MODULES_FILE = "modules.json"
 
@@ -44,15 +47,30 @@ def place_of_transformer(folder: Path) -> str:
     path = folder / MODULES_FILE
     if not path.exists():
         return ""
-    places = [place for kind, place in _modules(folder) if kind.rpartition(".")[2].endswith("Transformer")]
+    modules = _modules(folder)
+    _require_own(modules, folder)
+    places = [place for kind, place in modules if kind.rpartition(".")[2].endswith("Transformer")]
     if len(places) != 1:
         raise ModelError(
             f"{path} names {len(places)} transformers; one can be made smaller here. "
             f"Give the folder of that one alone."
         )
-    if not (folder / places[0]).resolve().is_relative_to(folder.resolve()):
-        raise ModelError(f"{path} says the transformer is in '{places[0]}', outside the folder. Correct it.")
     return places[0]
+
+
+def _require_own(modules: list[tuple[str, str]], folder: Path) -> None:
+    """Refuse modules whose code is not that of sentence-transformers, or whose files lie elsewhere."""
+    path = folder / MODULES_FILE
+    home = Path(os.path.realpath(folder))
+    for kind, place in modules:
+        if not kind.startswith("sentence_transformers."):
+            raise ModelError(
+                f"{path}: {kind} needs code that comes with it, never run here. Remove that module."
+            )
+        if ".." in Path(place).parts or not Path(os.path.realpath(folder / place)).is_relative_to(home):
+            raise ModelError(f"{path} says that a module is in '{place}', outside the folder. Correct it.")
+        if (folder / place).is_dir():
+            require_own_files(folder / place)
 
 
 def belongs_to(source: Path | None, architecture: str) -> bool:
@@ -134,7 +152,7 @@ def _modules(folder: Path) -> list[tuple[str, str]]:
     """Type and place of every module, in the order in which they run."""
     path = folder / MODULES_FILE
     try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
+        listed = json_of(path, unique=False)
         return [(str(each["type"]), str(each["path"])) for each in listed]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path} is no list of modules ({type(error).__name__}). Restore it.") from error

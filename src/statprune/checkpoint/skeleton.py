@@ -4,7 +4,8 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from statprune.checkpoint.load import class_for, config_of, folder_of, parsed_config, weightless
+from statprune.checkpoint.config_file import class_for, config_of, parsed_config, weightless
+from statprune.checkpoint.load import folder_of
 from statprune.checkpoint.sentence_folder import MODULES_FILE, place_of_transformer
 
 

@@ -22,6 +22,7 @@ from statprune.checkpoint.finished import FILE as FINISHED
 from statprune.checkpoint.offload import Lender
 from statprune.checkpoint.read_ahead import ask_for
 from statprune.errors import OutputError, RankLostError, ShortOfMemoryError, StatpruneError
+from statprune.json_file import json_of
 
 FORMAT = 1
 _IDENTITY, _LOCK = "run.json", "lock"
@@ -229,7 +230,7 @@ def _check_identity(shelf: Unfinished, identity: Mapping[str, Any]) -> None:
             raise OutputError(f"{path} could not be written: {error}. {MAKE_ROOM}") from error
         return
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = json_of(path)
     except (OSError, ValueError) as error:
         raise _OtherRunError(f"{path} cannot be read: {error}. Remove {shelf.folder}.") from error
     differing = differences(before, content)

@@ -44,7 +44,10 @@ def _show(done: "statprune.Demonstration") -> None:
     say("tokens/s, reading a prompt:")
     show_protocol(done.speed_protocol)
     for row in done.rows:
-        say(f"\n--- a story by the {row.name} model\n{row.story}")
+        say()
+        say(f"--- a story by the {row.name} model")
+        for line in row.story.splitlines():
+            say(line)
     say()
     for row in done.rows[1:]:
         say(f"saved in {row.folder}")

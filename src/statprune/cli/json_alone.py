@@ -4,7 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO
 
 
@@ -21,6 +21,7 @@ class Diverted(io.TextIOBase):
     def result(self, text: str) -> None:
         """Print what was asked for."""
         self._stdout.write(text)
+        self._stdout.flush()
 
     def flush(self) -> None:
         """Bring both on their way."""
@@ -49,15 +50,17 @@ def json_alone(asked: bool) -> Iterator[None]:
         return
     kept = os.dup(1)
     os.dup2(2, 1)
-    with os.fdopen(os.dup(kept), "w", encoding=own.encoding, errors=own.errors) as stdout:
-        sys.stdout = Diverted(stdout)
-        try:
-            yield
-        finally:
-            sys.stdout = own
-            own.flush()
-            os.dup2(kept, 1)
-            os.close(kept)
+    stdout = os.fdopen(os.dup(kept), "w", encoding=own.encoding, errors=own.errors)
+    sys.stdout = Diverted(stdout)
+    try:
+        yield
+    finally:
+        sys.stdout = own
+        own.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+        with suppress(OSError):  # a full disk was told of when the result was written
+            stdout.close()
 
 
 def _is_stdout_itself(stream: IO[str]) -> bool:

@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,16 @@ from statprune.cli.many import leave, prints, refuse_unshared
 from statprune.cli.plan import plan_command
 from statprune.cli.push import push_command
 from statprune.cli.report import report_command
-from statprune.cli.show import as_json
+from statprune.cli.show import as_json, complain, plain_output, printable
 from statprune.cli.signals import Stop, stopped_by_signals
-from statprune.errors import InputError, OutputError, ShortOfMemoryError, StatpruneError, short_of_memory
+from statprune.errors import (
+    InputError,
+    OutputError,
+    ShortOfMemoryError,
+    StatpruneError,
+    UnknownArchitectureError,
+    short_of_memory,
+)
 from statprune.started import own_number, started_many
 from statprune.version import __version__
 
@@ -35,6 +43,9 @@ _USAGE = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "C
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 INTERRUPTED, TERMINATED = 130, 143
+
+_OF_PATHS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EROFS)
+"""Failures that are those of a path that was given, wherever they come up."""
 
 app = typer.Typer(
     name="statprune",
@@ -66,7 +77,7 @@ def _root(context: typer.Context, version: bool = typer.Option(False, "--version
 def run(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code; a traceback is shown only with --debug."""
     given = sys.argv[1:] if arguments is None else arguments
-    with stopped_by_signals() as stop, json_alone("--json" in given):
+    with stopped_by_signals() as stop, plain_output(), json_alone("--json" in given):
         code = _ended(given, stop)
     sys.exit(code)
 
@@ -90,7 +101,7 @@ def _ended(given: list[str], stop: Stop) -> int:
         code, how = (TERMINATED, "terminated") if stop.terminated else (INTERRUPTED, "interrupted")
         told = f"{how}; nothing half-written is left.{_kept(given)}"
         if own_number() == 0:
-            Console(stderr=True, soft_wrap=True).print(told, highlight=False, markup=False)
+            complain(printable(told))
         leave(code)
         return code
     return code if isinstance(code, int) else 0
@@ -107,18 +118,29 @@ def _kept(given: list[str]) -> str:
 
 
 def _report(error: Exception, given: list[str]) -> int:
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, BrokenPipeError | OutputError) and not _stdout_takes_more():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
         return 1
     message, code = _told(error, given)
     if not message or not prints(error):  # without a command, the help has been shown
         return code
     if "--json" in given and own_number() == 0:
         kind = type(error).__name__
-        as_json({"error": {"kind": kind, "message": message, "exit_code": code}})
+        with suppress(OutputError):  # stdout may be what it is about
+            as_json({"error": {"kind": kind, "message": message, "exit_code": code}})
     who = f"rank {own_number()}: " if own_number() else ""
-    Console(stderr=True, soft_wrap=True).print(f"{who}error: {message}", highlight=False, markup=False)
+    first, *draft = message.split("\n") if isinstance(error, UnknownArchitectureError) else [message]
+    complain("\n".join(printable(line) for line in [f"{who}error: {first}", *draft]))
     return code
+
+
+def _stdout_takes_more() -> bool:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return False
+    return True
 
 
 def _told(error: Exception, given: list[str]) -> tuple[str, int]:
@@ -132,6 +154,8 @@ def _told(error: Exception, given: list[str]) -> tuple[str, int]:
         return f"{ShortOfMemoryError('memory is short.')} {first}".strip(), ShortOfMemoryError.exit_code
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         return f"a file could not be written: {error}. {MAKE_ROOM}", OutputError.exit_code
+    if isinstance(error, OSError) and error.filename is not None and error.errno in _OF_PATHS:
+        return f"{error.filename}: {error.strerror}. Check the path and its rights.", InputError.exit_code
     told = " ".join(f"{type(error).__name__}: {error}".split())
     return f"{told} (ours to mend; run again with --debug and report it)", 1
 

@@ -1,5 +1,6 @@
 """`statprune plan`."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -130,7 +131,8 @@ def _show(answered: "statprune.Answers", folder: Path | None) -> None:
         say("Heads and neurons are the least and most of a block; --json has every block's.")
     if folder is not None:
         say(
-            f"statprune compress --from {folder} --keep SHARE --of {answered.of} --out DIR makes one of them."
+            f"statprune compress --from {shlex.quote(str(folder))} --keep SHARE --of {answered.of} --out DIR "
+            f"makes one of them."
         )
 
 

@@ -191,7 +191,7 @@ class LogFile:
 
 
 def _write(file: IO[str], content: dict[str, Any]) -> None:
-    file.write(json.dumps(content, ensure_ascii=False) + "\n")
+    file.write(json.dumps(content) + "\n")
     file.flush()
 
 

@@ -2,12 +2,51 @@
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import unicodedata
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import isfinite
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from statprune.errors import OutputError
+
+_UNPRINTED = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Characters that steer a terminal, turn the direction of a line, end it, or are half a character."""
+_JOINERS = "\u200c\u200d"
+"""Of these kinds, and part of words and of emoji."""
+
+
+def printable(text: str) -> str:
+    """`text` in one line, whatever names and values are in it: what would steer a terminal is escaped."""
+    return "".join(each.encode("unicode_escape").decode() if _steers(each) else each for each in text)
+
+
+def _steers(each: str) -> bool:
+    return unicodedata.category(each) in _UNPRINTED and each not in _JOINERS
+
+
+@contextmanager
+def plain_output() -> Iterator[None]:
+    """Within it a warning is one line, and a character that stdout does not have is no failure."""
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {printable(str(message))}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+def complain(text: str) -> None:
+    """Print a line on stderr."""
+    Console(stderr=True, soft_wrap=True).print(text, highlight=False, markup=False)
 
 
 def quieten_libraries() -> None:
@@ -26,7 +65,20 @@ def as_json(content: Any) -> None:
     Numbers that JSON does not have, NaN and infinities, become null.
     """
     write = getattr(sys.stdout, "result", sys.stdout.write)
-    write(json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    with _on_stdout():
+        write(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
+        sys.stdout.flush()
+
+
+@contextmanager
+def _on_stdout() -> Iterator[None]:
+    """Raise OutputError where stdout takes no more."""
+    try:
+        yield
+    except BrokenPipeError:  # whoever reads it has enough
+        raise
+    except OSError as error:
+        raise OutputError(f"stdout cannot be written to: {error.strerror}. Send it elsewhere.") from error
 
 
 def _finite(content: Any) -> Any:
@@ -41,17 +93,19 @@ def _finite(content: Any) -> Any:
 
 def say(text: str = "") -> None:
     """Print a line for people."""
-    Console(soft_wrap=True).print(text, highlight=False, markup=False)
+    with _on_stdout():
+        Console(soft_wrap=True).print(printable(text), highlight=False, markup=False)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table; every column but the first is aligned to the right."""
-    made = Table(title=title, title_justify="left", title_style="bold")
+    made = Table(title=Text(printable(title)), title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
         made.add_column(column, justify="right" if number else "left")
     for row in rows:
-        made.add_row(*row)
-    Console().print(made)
+        made.add_row(*(Text(printable(cell)) for cell in row))
+    with _on_stdout():
+        Console().print(made)
 
 
 def show_protocol(protocol: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """How far a score has fallen, how far it may, and what was tried."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import isfinite, log1p
@@ -190,5 +191,5 @@ def _files(given: str | Path, found: Mapping[str, Any]) -> set[tuple[Path, str |
 
 def _place(given: str | Path) -> Path:
     """A local source without its split."""
-    path = Path(given).expanduser()
+    path = Path(os.path.expanduser(given))
     return (path if path.exists() else Path(str(path).rpartition("@")[0])).resolve()

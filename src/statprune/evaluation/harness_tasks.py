@@ -1,6 +1,7 @@
 """Tasks of lm-evaluation-harness: names -> tasks with their data, or an error that says which is missing."""
 
 import difflib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -62,7 +63,7 @@ def find_tasks(asked: str | Sequence[str], folder: str | Path | None = None) -> 
     if not names:
         raise InputError("no harness task is named; give names joined by commas, such as hellaswag,arc_easy.")
     require_harness()
-    place = None if folder is None else Path(folder).expanduser()
+    place = None if folder is None else Path(os.path.expanduser(folder))
     if place is not None and not any(place.glob("**/*.yaml")):
         what = "holds no .yaml file" if place.is_dir() else "is no folder"
         raise InputError(f"harness tasks: {place} {what}. Give a folder with task files.")
