@@ -189,9 +189,15 @@ class MomentSum:
         G, C = self._gram.take(), self._cross.take()
         del self._gram, self._cross
         if self._constant:
+            noise = 8 * torch.finfo(self._products).eps * (G.diagonal() + n * a.square())
+            noise += n * (4 * torch.finfo(torch.float64).eps * mean_input).square()
             for M, left, right, u, v in ((G, a, s, s, a), (C, a, t, s, b)):
                 M.sub_(torch.outer(left, right)).sub_(torch.outer(u, v))
                 M.add_(torch.outer(a, v).mul_(n))
+            # What is left of a column that never moves is rounding, and of any sign.
+            still = G.diagonal() <= noise
+            if bool(still.any()):
+                G[still], G[:, still] = 0.0, 0.0
         energy = self._energy - 2 * (b @ t) + n * (b @ b)
         for M, name in ((G, "second moments of inputs"), (C, "moments of inputs and targets")):
             require_finite(M, name)
