@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -35,6 +37,7 @@ class Told:
 
     Attributes:
         kills: how many processes were killed.
+        early: how many of them before the output had its name.
         runs: outputs that came to be, all of them equal to the one of a run that nobody killed.
         half: outputs that stood under their final name and were something else, after a kill or at the end.
         touched: whether what lies beside them was changed.
@@ -42,6 +45,7 @@ class Told:
     """
 
     kills: int = 0
+    early: int = 0
     runs: int = 0
     half: list[str] = field(default_factory=list)
     touched: bool = False
@@ -135,7 +139,9 @@ def survive(root: Path, kind: str, kills: int, seed: int = 0) -> Told:
     while told.kills < kills or told.runs < 2 or (root / f"out-{told.runs}.unfinished").exists():
         out = root / f"out-{told.runs}"
         limit = generator.uniform(0, 1.1 * seconds) if told.kills < kills else ENOUGH
-        told.kills += killed(child(kind, out), limit, saving=kind == "save")
+        hit = killed(child(kind, out), limit, saving=kind == "save")
+        told.kills += hit
+        told.early += hit and not out.exists()
         if out.exists():
             if content(out) != wanted:
                 told.half.append(out.name)

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -10,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
 import torch
@@ -25,8 +27,8 @@ class Left:
     """What runs have left.
 
     Attributes:
-        runs: how many: a measurement, a compression from it that is saved, one in memory by the other method,
-            an evaluation.
+        runs: how many compressions of a model in memory, by the one method and the other in turn; with every
+            fourth a measurement, a compression from it that is saved, and its evaluation.
         kilobytes: resident memory more for each run, fitted to the second half.
         peak: kilobytes that resident memory went up by over the second half.
         handles, threads: more of them at the end than after the first run.
@@ -66,22 +68,25 @@ def temporary(folder: Path) -> Iterator[Path]:
 
 
 def once(folder: Path, number: int) -> int:
-    """One of everything; the hooks that are left on a model in memory."""
-    source, measured, out = folder / "model", folder / f"measured-{number}", folder / f"out-{number}"
-    given: dict[str, Any] = {"samples": 8, "seq_len": 16}
-    statprune.plan(source, data=sentences(), out=measured, latency=False, **given)
-    statprune.compress(measured=measured, keep=0.6, out=out)
-    statprune.evaluate(out, data=sentences(), seq_len=16)
+    """One run; the hooks that are left on its model in memory."""
     model = tiny_model("llama", num_hidden_layers=1)
-    statprune.compress(model, data=[tiny_batch(model, rows=4)], keep=0.6, method="stat")
-    for path in sorted((*measured.rglob("*"), *out.rglob("*")), reverse=True):
-        path.unlink() if path.is_file() else path.rmdir()
-    measured.rmdir()
-    out.rmdir()
+    method = "refit" if number % 2 else "stat"
+    statprune.compress(model, data=[tiny_batch(model, rows=4)], keep=0.6, method=method)
+    if number % 4 == 0:
+        _measured_saved_evaluated(folder)
     return sum(
         len(each._forward_pre_hooks) + len(each._forward_hooks) + ("forward" in vars(each))
         for each in model.modules()
     )
+
+
+def _measured_saved_evaluated(folder: Path) -> None:
+    measured, out = folder / "measured", folder / "out"
+    statprune.plan(folder / "model", data=sentences(), out=measured, latency=False, samples=8, seq_len=16)
+    statprune.compress(measured=measured, keep=0.6, out=out)
+    statprune.evaluate(out, data=sentences(), seq_len=16)
+    shutil.rmtree(measured)
+    shutil.rmtree(out)
 
 
 def load(runs: int) -> Left:

@@ -11,7 +11,7 @@ import pytest
 from tests.killed import KINDS, survive
 
 
-@pytest.mark.parametrize("kind", ["refit", "save", "plan", "export"])
+@pytest.mark.parametrize("kind", ["refit", "plan", "export"])
 def test_a_few_kills(kind: str, tmp_path: Path) -> None:
     told = survive(tmp_path, kind, 1, seed=1)
     assert told.kills == 1

@@ -73,7 +73,8 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("method", [pytest.param("refit", marks=pytest.mark.audit), "stat"])
+@pytest.mark.audit
+@pytest.mark.parametrize("method", ["refit", "stat"])
 def test_with_two_threads(method: str) -> None:
     alone = compressed(method=method)
     with threads(2):
