@@ -91,6 +91,8 @@ def answer(  # noqa: PLR0913 - all but one are named
     recipes = [Recipe.of_options({**asked, "keep": keep}) for keep in keeps]
     if not recipes:
         raise InputError("no share to answer for; give keeps, as in keeps=[0.8, 0.6].")
+    if measured is not None and (resume or offload or max_memory is not None):
+        raise InputError("resume, offload and max_memory are for measuring; leave them out here.")
     model, folder = start_of(model, data, measured, options)
     if folder is None:
         rest = {name: value for name, value in options.items() if name not in OF_THE_BUDGET}
@@ -107,8 +109,6 @@ def answer(  # noqa: PLR0913 - all but one are named
             **rest,
         )
     else:
-        if resume or offload or max_memory is not None:
-            raise InputError("resume, offload and max_memory are for measuring; leave them out here.")
         opened = skeleton(model) if isinstance(model, str | Path) else model
         unknown = [name for name in options if name not in OF_THE_BUDGET and name not in OPTIONS]
         if unknown:

@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def url(folder: Path) -> Iterator[str]:
     process, url = started(folder / "measured", folder)
     yield url
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
 
 
@@ -163,5 +163,5 @@ def test_an_encoder_says_why_there_is_no_text(opens: Opens, tmp_path: Path) -> N
         assert seen.page.locator("#write").count() == 0
         assert seen.violations() == []
     finally:
-        os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, signal.SIGTERM)
         process.wait(60)

@@ -228,6 +228,7 @@ def started(given: list[Any], pause: float, folder: Path) -> tuple[int, int]:
         own(handle)
 
     os.fsync = slow
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what starts the tests may ignore it
     code = 1
     with (folder / "err").open("w") as sys.stderr, (folder / "out").open("w") as sys.stdout:
         try:

@@ -15,9 +15,15 @@ from tests.reported.left_behind import gate, leave, record, result
     [
         ("{", "statprune.json cannot be read"),
         ("[1]", "is no record of a run"),
-        ('{"plan": {}}', "'units' is to hold whole numbers by site, and is 'None'"),
-        ('{"plan": {"widths": {"a": "b"}}, "units": {"a": 2}}', "'plan.widths' is to hold whole numbers"),
-        ('{"plan": {"widths": [1]}, "units": {"a": 2}}', "'plan.widths' is to hold whole numbers"),
+        ('{"plan": {}, "model": "m"}', "'units' is to hold whole numbers by site, and is 'None'"),
+        (
+            '{"plan": {"widths": {"a": "b"}}, "units": {"a": 2}, "model": "m"}',
+            "'plan.widths' is to hold",
+        ),
+        (
+            '{"plan": {"widths": [1]}, "units": {"a": 2}, "model": "m"}',
+            "'plan.widths' is to hold",
+        ),
         ("[" * 100_000, "statprune.json cannot be read"),
     ],
 )

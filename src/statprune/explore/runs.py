@@ -91,7 +91,7 @@ class Run:
     def interrupt(self) -> None:
         """End it as Ctrl-C does: what is done is kept for `--resume`; a second time it is ended at once."""
         if self._process.poll() is None:
-            self._process.send_signal(signal.SIGKILL if self._cancelled else signal.SIGINT)
+            self._process.send_signal(signal.SIGKILL if self._cancelled else signal.SIGTERM)
             self._cancelled = True
 
     def wait(self, seconds: float | None = None) -> None:
