@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.audit
 def test_every_command_prints_one_object_and_nothing_else(world: Path, tmp_path: Path) -> None:
     shutil.copytree(world / "llama", tmp_path / "llama")
     shutil.copy(world / "text.txt", tmp_path)

@@ -27,6 +27,7 @@ def test_it_is_kept_without_outputs(path: Path) -> None:
             assert cell.execution_count is None
 
 
+@pytest.mark.audit
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=_name)
 def test_it_runs(path: Path, tmp_path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
