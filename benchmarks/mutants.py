@@ -63,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--share", type=float, default=0.1, help="of all mutants, drawn at random")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--at-once", type=int, default=40, help="mutants to one start of mutmut")
+    parser.add_argument("--at-once", type=int, default=200, help="mutants to one start of mutmut")
     chosen = parser.parse_args()
     if not FOLDER.exists():
         run(["none"])  # no mutant has this name: they are only made, and which tests reach them is noted
