@@ -29,7 +29,6 @@ check: $(VENV)/.installed-dev
 # oldest transformers supported.
 audit: $(VENV)/.installed-browser $(SUPPLY)/.installed $(VENV)/.installed-llama-cpp $(VENV)/.installed-harness $(OLDEST)/.installed $(QUANTISE)/.installed $(EXPLORE)/.installed
 	$(BIN)/python -m pytest -n 2 -m audit
-	$(MAKE) coverage
 	$(BIN)/python -m pytest -n 2 tests/export tests/cli/test_export_gguf.py
 	$(BIN)/python -m pytest tests/evaluation/test_harness.py tests/cli/test_harness_command.py
 	$(QUANTISE)/bin/python -m pytest -m audit tests/serving/test_quantise_afterwards.py
