@@ -1,6 +1,7 @@
 """One measurement as a folder: what it holds, what it refuses, and that it serves every budget."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -75,15 +76,22 @@ def test_restrictions_hold_to_the_end(folder: Path) -> None:
     assert min(units[f"blocks.{block}.attention"] for block in range(3)) == 2
 
 
-def test_latency_is_a_budget(folder: Path) -> None:
-    found = measurements.read(folder / "measured", anatomy_of(tiny_model("llama")))
+def test_latency_is_a_budget(folder: Path, tmp_path: Path) -> None:
+    """Of times that rise with width; those measured of tiny products need not, on a busy machine."""
+    shutil.copytree(folder / "measured", tmp_path / "measured")
+    file = tmp_path / "measured" / "measurement.json"
+    content = json.loads(file.read_text())
+    for pairs in content["latency"]["seconds"].values():
+        assert all(seconds >= 0 for _, seconds in pairs)
+        pairs[:] = [[width, 1e-3 * (1 + width)] for width, _ in pairs]
+    file.write_text(json.dumps(content))
+    found = measurements.read(tmp_path / "measured", anatomy_of(tiny_model("llama")))
     dense = found.latency.dense(found.sites)
     budget = Budget(1.0, found.price("latency"), multiple=4)
-    # Tiny products take about as long as smaller ones: what can be reached depends on the machine's mood.
     least = found.latency.of_plan(budget.least(found.sites), found.sites) / dense
     assert least < 1
     keep = (least + 1) / 2
-    made = statprune.compress(measured=folder / "measured", keep=keep, of="latency", multiple=4)
+    made = statprune.compress(measured=tmp_path / "measured", keep=keep, of="latency", multiple=4)
     assert found.latency.of_plan(made.plan, found.sites) <= keep * dense + 1e-12
 
 
