@@ -10,12 +10,10 @@ import pytest
 import torch
 
 import statprune
+from tests.near import require_near
 from tests.saved import save_tiny, sentences
 from tests.test_resume import batches, content
 from tests.tiny import tiny_model
-
-BOUND = 1e-4
-"""Of the largest value of a weight: sums in float32 run in another order."""
 
 
 def compressed(cuts: int = 1, **options: Any) -> statprune.Result:
@@ -27,17 +25,6 @@ def compressed(cuts: int = 1, **options: Any) -> statprune.Result:
         for rows in range(0, 8, 8 // cuts)
     ]
     return statprune.compress(model, data=data, keep=0.6, **options)
-
-
-def require_near(one: statprune.Result, other: statprune.Result) -> None:
-    """The same choices, and weights but for rounding."""
-    assert one.plan.widths == other.plan.widths
-    assert [site.kept for site in one.trace.sites] == [site.kept for site in other.trace.sites]
-    assert one.model is not None
-    assert other.model is not None
-    state = other.model.state_dict()
-    for name, value in one.model.state_dict().items():
-        assert (state[name] - value).abs().max() <= BOUND * value.abs().max(), name
 
 
 @pytest.mark.parametrize("method", ["refit", "stat"])

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy, anatomy_of
 from statprune.budget.cost import Cost, macs_of_pass
+from statprune.budget.size import size_of
 from statprune.checkpoint.sentence_folder import place_of_transformer
 from statprune.checkpoint.weight_files import one_line, weight_files
 from statprune.efficiency_table import TIMINGS, Benchmark, Efficiency
@@ -218,13 +219,14 @@ def _efficiency(
         memory = on_gpu(model, inputs)
     elif on_disk is not None:
         memory = in_fresh_process(on_disk)
+    size = size_of(model)
     return Efficiency(
         model=opened.name,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=size.parameters,
         block_parameters=Cost("params", 1).dense(anatomy.sites),
         macs=macs_of_pass(anatomy, rows, lengths_of(model, firsts, inputs)),
         file_bytes=None if on_disk is None or opened.source is None else _file_bytes(opened.source),
-        weight_bytes=sum(parameter.nbytes for parameter in model.parameters()),
+        weight_bytes=size.bytes,
         cache_bytes_per_token=_cache_bytes(model),
         forward_bytes=memory,
         **timings,

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from statprune.anatomy.lookup import Anatomy
 from statprune.anatomy.producers import module_at
 from statprune.anatomy.sites import Site
+from statprune.budget.size import size_of
 from statprune.calibration.batches import Batch
 from statprune.engine.carriers import noted_numbers
 from statprune.engine.divergence import PROBE_TOKENS, SURVEYED
@@ -82,7 +83,7 @@ class Memory:
 
 def needed(model: PreTrainedModel, anatomy: Anatomy, batches: Sequence[Batch], method: str) -> Memory:
     """What compressing `model` on `batches` needs."""
-    blocks = [_bytes(block) for block in anatomy.blocks]
+    blocks = [size_of(block).bytes for block in anatomy.blocks]
     units = sum(site.units * max(1, site.experts) for site in anatomy.sites)
     width, size = int(model.config.hidden_size), model.dtype.itemsize
     counts = [batch["attention_mask"].numel() for batch in batches]
@@ -90,7 +91,7 @@ def needed(model: PreTrainedModel, anatomy: Anatomy, batches: Sequence[Batch], m
     if method == "refit":
         tries = len(LEVELS) * len(anatomy.sites) * min(PROBE_TOKENS, tokens // SURVEYED)
     return Memory(
-        outside=_bytes(model) - sum(blocks) + LEFT * len(blocks) + LEFT_OF_UNIT * units,
+        outside=size_of(model).bytes - sum(blocks) + LEFT * len(blocks) + LEFT_OF_UNIT * units,
         block=max(blocks),
         site=max(
             _of_site(anatomy.blocks[site.block], site, method, width, (max(counts), tokens, size))
@@ -120,10 +121,6 @@ def _of_site(block: nn.Module, site: Site, method: str, outputs: int, sizes: tup
     walking = batch * (columns * (4 * size + 6) + outputs * (8 * size + 8))
     noted = NOTED * noted_numbers(block, site, tokens) if method == "refit" else 0
     return noted + max(matrices(MATRICES[method]), matrices(SUMS[method]) + walking)
-
-
-def _bytes(module: nn.Module) -> int:
-    return sum(each.numel() * each.element_size() for each in module.parameters())
 
 
 def in_words(number: int) -> str:

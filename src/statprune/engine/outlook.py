@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from statprune.anatomy.lookup import Anatomy
 from statprune.anatomy.producers import module_at, shape_of
 from statprune.anatomy.sites import Site
+from statprune.budget.size import size_of
 from statprune.calibration.batches import Batch, samples_in
 from statprune.engine.carriers import MOST, worthwhile
 from statprune.engine.latency import REPEATS, SHARES
@@ -156,8 +157,7 @@ def latency_ahead(anatomy: Anatomy, load: Load) -> Stage:
 
 def save_ahead(model: PreTrainedModel) -> Stage:
     """Writing a model, opening it again, and comparing."""
-    size = sum(each.numel() * each.element_size() for each in model.parameters())
-    return Stage("save", (Work(transfer=OPENING + 2.0 * size),))
+    return Stage("save", (Work(transfer=OPENING + 2.0 * size_of(model).bytes),))
 
 
 def _forward(anatomy: Anatomy, index: int, block: nn.Module, load: Load) -> Work:
