@@ -11,7 +11,7 @@ COVERED := tests/linalg tests/engine tests/budget tests/contracts tests/checkpoi
   tests/serving/test_sentence_folders.py tests/test_hard_models.py tests/test_pipeline.py \
   tests/test_pipeline_experts.py tests/test_pipeline_failures.py tests/test_resume.py tests/test_inspection.py
 
-.PHONY: demo test check audit coverage sbom advisories docs format clean
+.PHONY: demo test check audit coverage hashes sbom advisories docs format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/statprune demo
@@ -46,6 +46,11 @@ coverage: $(VENV)/.installed-dev
 	$(BIN)/python -m coverage combine --quiet
 	for package in linalg engine budget surgery checkpoint; do \
 	  $(BIN)/python -m coverage report --include="src/statprune/$$package/*" --skip-covered --fail-under=90 || exit 1; done
+
+# What a user's environment takes, for all platforms, with the digest of every file (SECURITY.md says how to install it).
+hashes: $(SUPPLY)/.installed
+	$(SUPPLY)/bin/uv --quiet pip compile pyproject.toml --constraint constraints.txt --universal --python-version 3.11 \
+	  --generate-hashes --no-annotate --custom-compile-command 'make hashes' --output-file requirements-hashed.txt
 
 sbom: $(VENV)/.installed $(SUPPLY)/.installed
 	mkdir -p dist
@@ -107,5 +112,5 @@ $(VENV)/.installed-browser: $(VENV)/.installed-dev
 
 $(SUPPLY)/.installed: constraints-supply.txt
 	$(PYTHON) -m venv $(SUPPLY)
-	$(SUPPLY)/bin/python -m pip install --quiet --constraint constraints-supply.txt build cyclonedx-bom pip-audit
+	$(SUPPLY)/bin/python -m pip install --quiet --constraint constraints-supply.txt build cyclonedx-bom pip-audit uv
 	touch $@

@@ -1,6 +1,5 @@
 """Memory of a forward pass above the loaded model: on a GPU by torch, on a CPU in a fresh process."""
 
-import ctypes
 import gc
 import json
 import pickle
@@ -20,6 +19,7 @@ from statprune.errors import StatpruneWarning
 from statprune.evaluation.devices import evaluating
 from statprune.evaluation.random_inputs import random_inputs
 from statprune.evaluation.speed import prefill_seconds, waiting
+from statprune.heap import give_back
 from statprune.inputs import open_model
 
 HOW = {
@@ -85,7 +85,7 @@ def _measured(asked: Pass) -> int:
         _run(model, random_inputs(model, 1, min(4, asked.seq_len), generator))
         inputs = random_inputs(model, asked.rows, asked.seq_len, generator)
         gc.collect()
-        _give_back_holes()
+        give_back()  # so that a pass that takes it again is seen to
         Path("/proc/self/clear_refs").write_text(_RESET_PEAK, encoding="ascii")
         before = _resident("VmRSS")
         _run(model, inputs)
@@ -98,13 +98,6 @@ def _resident(which: str) -> int:
     if found is None:
         raise OSError(f"{which} is not in /proc/self/status")
     return int(found[1]) * 1024
-
-
-def _give_back_holes() -> None:
-    """What the heap has freed goes back to the system, so that a pass that takes it again is seen to."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from statprune.engine.refit import refit
 from statprune.engine.stat import Decide, measure, stat
 from statprune.engine.trace import Trace
 from statprune.evaluation.devices import evaluating
+from statprune.heap import giving_back
 from statprune.inputs import open_model
 from statprune.keeping import finished_before, scratch_of
 from statprune.limits import limit_of
@@ -64,6 +65,7 @@ class Result:
     before: bool = False
 
 
+@giving_back
 def compress(  # noqa: PLR0913 - all but one are named
     model: PreTrainedModel | str | Path | None = None,
     *,

@@ -34,6 +34,7 @@ from statprune.engine.survey import survey, to_survey
 from statprune.engine.trace import Trace
 from statprune.errors import InputError, OutputError, StatpruneWarning
 from statprune.evaluation.devices import evaluating
+from statprune.heap import giving_back
 from statprune.inputs import open_model
 from statprune.keeping import begun, finished_before, lent, scratch_of
 from statprune.limits import limit_of
@@ -51,6 +52,7 @@ OF_THE_MEASUREMENT = ("samples", "seq_len", "text_column", "seed", "backend", "m
 """Options that a measurement has settled."""
 
 
+@giving_back
 def plan(  # noqa: PLR0913 - all but one are named
     model: PreTrainedModel | str | Path,
     *,

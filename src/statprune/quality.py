@@ -17,9 +17,11 @@ from statprune.evaluation.heads import require_head
 from statprune.evaluation.perplexity import MaskedLoss, Perplexity, masked_lm_loss, perplexity
 from statprune.evaluation.scoring import LONGEST_DEFAULT, TaskResult, prepare
 from statprune.evaluation.tasks import Task, task_named
+from statprune.heap import giving_back
 from statprune.inputs import Opened, open_model, records_of, sequence_length
 
 
+@giving_back
 def evaluate(  # noqa: PLR0913 - the options of the command of this name
     model: PreTrainedModel | str | Path,
     *,

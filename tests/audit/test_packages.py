@@ -48,13 +48,28 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def hashed(folder: Path) -> Path:
+    """The packages whose files must have the digests of requirements-hashed.txt.
+
+    Not torch and what it brings: machines have builds of their own of it, for their processors.
+    """
+    own = ("torch==", "triton==", "nvidia-", "cuda-")
+    packages = (ROOT / "requirements-hashed.txt").read_text().replace("\\\n", " ").splitlines()
+    chosen = [line for line in packages if not line.startswith(own)]
+    assert len(packages) - len(chosen) > 10
+    (folder / "hashed.txt").write_text("\n".join(chosen))
+    return folder / "hashed.txt"
+
+
 @pytest.fixture(scope="module")
 def alone(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The commands of an environment that holds the wheel and what it needs, nothing else."""
     folder = tmp_path_factory.mktemp("alone")
     venv.create(folder, with_pip=True)
     (wheel,) = built.glob("*.whl")
-    run(folder / "bin" / "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", wheel)
+    pip = (folder / "bin" / "pip", "install", "--quiet")
+    run(*pip, "--require-hashes", "--no-deps", "--requirement", hashed(folder))
+    run(*pip, "--constraint", ROOT / "constraints.txt", wheel)
     return folder / "bin"
 
 

@@ -137,10 +137,12 @@ def test_a_compression_can_be_cancelled_and_outlives_its_tab(opens: Opens, url: 
     for seen, name in ((one, "ended"), (two, "outlives")):
         seen.page.locator("#out textarea, #out input").fill(name)
         seen.page.wait_for_function(f"{COMMAND}.endsWith('--out {name}')")
-        seen.page.click("#start")
-        seen.page.wait_for_selector("#progress progress")
+    one.page.click("#start")
+    one.page.wait_for_selector("#progress progress")
+    one.page.click("#cancel")  # at once: a run of a few seconds, which has only begun to import
+    two.page.click("#start")
+    two.page.wait_for_selector("#progress progress")
     two.page.close()
-    one.page.click("#cancel")
     one.page.wait_for_selector("#progress .refused")
     assert "Cancelled" in one.page.inner_text("#progress")
     for _ in range(SLOW // 500):

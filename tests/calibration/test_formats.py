@@ -9,6 +9,7 @@ import pytest
 import zstandard
 from pyarrow import parquet
 
+from statprune.calibration import packed
 from statprune.calibration.records import read
 from statprune.errors import DataError
 
@@ -86,6 +87,20 @@ def test_a_packed_file_that_breaks_off_is_an_error(tmp_path, packing, pack):
     path.write_bytes(pack(b"some text " * 50_000)[:-6])
     with pytest.raises(DataError, match="damaged or incomplete"):
         read(str(path))
+
+
+@pytest.mark.parametrize(
+    ("packing", "pack"), [("gz", gzip.compress), ("xz", lzma.compress), ("zst", zstandard.compress)]
+)
+def test_a_packed_file_that_would_fill_the_memory_is_an_error(tmp_path, monkeypatch, packing, pack):
+    monkeypatch.setattr(packed, "UNSUSPECTED", 20_000_000)
+    path = tmp_path / f"a.txt.{packing}"
+    path.write_bytes(pack(b"some text " * 5_000_000))
+    assert 100 * path.stat().st_size < 50_000_000
+    with pytest.raises(DataError, match="unpacks to more than 20000000 bytes"):
+        read(str(path))
+    monkeypatch.setattr(packed, "UNSUSPECTED", 50_000_000)
+    assert len(read(str(path)).texts[0]) == 50_000_000
 
 
 @pytest.mark.parametrize(

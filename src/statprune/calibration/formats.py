@@ -1,10 +1,7 @@
 """One data file on disk: its text, or its columns."""
 
-import gzip
 import io
 import json
-import lzma
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
-import zstandard
 from pyarrow import parquet
 
+from statprune.calibration.packed import COMPRESSIONS, unpacked
 from statprune.errors import DataError
 
-COMPRESSIONS = (".gz", ".xz", ".zst")
 TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 PLAIN = (".txt", ".raw", ".tokens")
-
-_DAMAGE = (EOFError, OSError, lzma.LZMAError, zlib.error, zstandard.ZstdError)
 
 
 @dataclass(frozen=True)
@@ -105,32 +99,13 @@ def columns_of_rows(rows: Sequence[Any], place: str) -> Columns:
 
 def _content(path: Path) -> bytes:
     """The bytes of a file, decompressed; a compressed file that breaks off is an error, not a short file."""
-    unpack = {".gz": gzip.decompress, ".xz": lzma.decompress, ".zst": _unpack_zstandard}
     try:
         packed = path.read_bytes()
     except OSError as failure:
         raise DataError(
             f"{path}: cannot be read: {failure.strerror}; check the path and its rights"
         ) from failure
-    if path.suffix.lower() not in unpack:
-        return packed
-    try:
-        return unpack[path.suffix.lower()](packed)
-    except _DAMAGE as failure:
-        message = f"{path}: the compressed file is damaged or incomplete ({failure}); fetch or pack it again"
-        raise DataError(message) from failure
-
-
-def _unpack_zstandard(packed: bytes) -> bytes:
-    # stream_reader and open() stop silently at a frame's end and at a missing end: hence frame by frame.
-    pieces = []
-    while packed:
-        frame = zstandard.ZstdDecompressor().decompressobj()
-        pieces.append(frame.decompress(packed))
-        if not frame.eof:
-            raise EOFError("the last frame has no end")
-        packed = frame.unused_data
-    return b"".join(pieces)
+    return unpacked(packed, path)
 
 
 def _decoded(content: bytes, path: Path, offset: int = 0) -> str:

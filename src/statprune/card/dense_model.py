@@ -1,6 +1,5 @@
 """What the base model says about itself: its card's metadata and text, and its licence."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from statprune.card.markdown import code, escaped, one_line
+from statprune.json_file import json_of
 
 CARD = "README.md"
 _REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -145,7 +145,7 @@ def _first_line(path: Path) -> str:
 
 def _config(source: Path | None) -> dict[str, Any]:
     try:
-        found = json.loads((source / "config.json").read_text(encoding="utf-8")) if source else {}
+        found = json_of(source / "config.json", unique=False) if source else {}
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -1,6 +1,5 @@
 """How the folder is opened: every way that works for it, and no other."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from statprune.checkpoint.load import PROCESSOR, TOKENIZER
 from statprune.checkpoint.sentence_folder import MODULES_FILE, place_of_transformer
 from statprune.checkpoint.skeleton import skeleton
 from statprune.errors import ModelError
+from statprune.json_file import json_of
 
 FOLDER = 'folder = "."  # this folder, or the name that it has on the hub'
 
@@ -53,7 +53,7 @@ class Opening:
     @staticmethod
     def of(folder: Path, *, stock: bool, reason: str) -> "Opening":
         """What the files of a folder, which is whole, say."""
-        config = json.loads((folder / place_of_transformer(folder) / "config.json").read_text("utf-8"))
+        config = json_of(folder / place_of_transformer(folder) / "config.json", unique=False)
         entry = entry_for(config["model_type"])
         return Opening(
             folder,

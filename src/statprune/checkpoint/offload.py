@@ -4,9 +4,7 @@ transformers opens the checkpoint, with all its checks and renamings, and accele
 it; what transformers would convert (the experts of some mixtures) it writes to a scratch folder once.
 """
 
-import ctypes
 import logging
-import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +21,7 @@ from statprune.anatomy.shelf import InMemory, Room
 from statprune.anatomy.spilled import Spilled
 from statprune.checkpoint.read_ahead import ReadAhead, Reading
 from statprune.errors import InputError
+from statprune.heap import give_back
 
 
 def require_accelerate() -> None:
@@ -77,7 +76,7 @@ class Lender:
             self._taken.remove(index)
             for name, parameter in list(block.named_parameters()):
                 _put(block, name, torch.empty_like(parameter, device="meta"))
-            _trim()
+            give_back()  # in pieces it would add up, block by block
 
     def _fill(self, index: int, instead: Mapping[str, Tensor] | None) -> None:
         found = self._read_before(index) if instead is None else instead
@@ -190,10 +189,3 @@ def _put(block: nn.Module, name: str, value: Tensor) -> None:
     path, _, own = name.rpartition(".")
     module = block.get_submodule(path)
     module._parameters[own] = nn.Parameter(value, requires_grad=False)
-
-
-def _trim() -> None:
-    """Let the C library hand back what is free inside its heap: in pieces it would add up, block by block."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)

@@ -3,7 +3,6 @@
 Only the transformer is made smaller. All else in the folder is copied as it is.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -78,8 +77,8 @@ def belongs_to(source: Path | None, architecture: str) -> bool:
     if source is None or not (source / MODULES_FILE).exists():
         return False
     try:
-        text = (source / place_of_transformer(source) / "config.json").read_text(encoding="utf-8")
-        names = json.loads(text).get("architectures") or [architecture]
+        content = json_of(source / place_of_transformer(source) / "config.json", unique=False)
+        names = content.get("architectures") or [architecture]
     except (OSError, ValueError, AttributeError):
         return False
     return str(names[0]).removeprefix(PREFIX) == architecture

@@ -1,6 +1,5 @@
 """A folder -> what is to be reported of it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from statprune.checkpoint.record_file import RECORD_FILE, read_record
 from statprune.errors import InputError
+from statprune.json_file import json_of
 from statprune.reported.wording import clean
 from statprune.results import FOLDER as RESULTS
 from statprune.results import read as read_results
@@ -84,10 +84,10 @@ def _cleaned(content: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
 
 def _json(path: Path) -> Mapping[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json_of(path)
     except FileNotFoundError:
         raise InputError(f"{path.parent} holds no {path.name}. {REMEDY}") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         told = " ".join(str(error).split())
         raise InputError(f"{path} cannot be read: {told}. {REMEDY}") from error
     if not isinstance(content, dict):
