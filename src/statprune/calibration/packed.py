@@ -46,8 +46,8 @@ def _joined(pieces: Iterable[bytes], most: int, path: Path) -> bytes:
         content += piece
         if len(content) > most:
             raise DataError(
-                f"{path}: it unpacks to more than {most} bytes, as no text does that is so small packed; if it is "
-                "what you mean, unpack it, or give a part of it"
+                f"{path}: it unpacks to more than {most} bytes, as no text does that is packed so small; "
+                "if it is what you mean, unpack it, or give a part of it"
             )
     return bytes(content)
 
