@@ -53,6 +53,18 @@ def site_of(model: PreTrainedModel, block: int = 0) -> Site:
     return next(site for site in anatomy_of(model).sites_of_block(block) if site.experts)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_choice_of_units_may_be_that_of_all_experts(family: str) -> None:
+    found = []
+    for kept in (torch.tensor([1, 3, 7, 30]), torch.tensor([[1, 3, 7, 30]] * 4)):
+        model = tiny_model(family)
+        site, block = site_of(model), anatomy_of(model).blocks[0]
+        weight = own_columns(block, site, kept)
+        cut(block, site, kept, weight)
+        found += [weight, module_at(block, site.consumer).gate_up_proj.detach()]
+    torch.testing.assert_close(found[:2], found[2:], rtol=0, atol=0)
+
+
 @torch.no_grad()
 def read(model: PreTrainedModel, batches: list[dict[str, Tensor]]) -> list[Routed]:
     """What the experts of the first block read of real tokens."""

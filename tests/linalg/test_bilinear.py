@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from statprune.linalg import bilinear
 from statprune.linalg.bilinear import Gated, Mixed, Reading, refit_producer
 
 ROWS, INPUTS, OUTPUTS = 2300, 6, 5
@@ -40,6 +41,23 @@ def written_out(reading: Reading, B: Tensor, rows: int) -> np.ndarray:
             Z = torch.cat([reading.F[head] @ units[head // 2].T for head in range(4)], dim=1)
         columns.append((Z @ B).flatten().numpy())
     return np.stack(columns, axis=1)
+
+
+@pytest.mark.parametrize("constant", [False, True])
+@pytest.mark.parametrize("kind", list(MAKERS))
+def test_rows_may_be_worked_on_in_any_pieces(
+    monkeypatch: pytest.MonkeyPatch, kind: str, constant: bool
+) -> None:
+    make, columns, _ = MAKERS[kind]
+    generator = torch.Generator().manual_seed(3)
+    reading = make(generator)
+    B = torch.randn(columns, OUTPUTS, generator=generator, dtype=torch.float64)
+    missing = 3 + torch.randn(ROWS, OUTPUTS, generator=generator, dtype=torch.float64)
+    found = []
+    for rows in (ROWS, 300):
+        monkeypatch.setattr(bilinear, "ROWS", rows)
+        found.append(refit_producer(reading, B, missing, constant=constant, iterations=5))
+    torch.testing.assert_close(*found)
 
 
 @pytest.mark.parametrize("constant", [False, True])

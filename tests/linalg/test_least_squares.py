@@ -19,8 +19,10 @@ from statprune.linalg.least_squares import (
     condition_of_upper,
     inverse_one_norm,
     one_norm,
+    positive_by_iteration,
     ridge,
     solve_upper,
+    upper_by_iteration,
 )
 
 EPS = torch.finfo(torch.float64).eps
@@ -76,6 +78,20 @@ def test_estimate_without_lapack_is_as_good(k: int, seed: int) -> None:
     identity = torch.eye(k, dtype=R.dtype)
     true = float(torch.linalg.matrix_norm(torch.linalg.solve_triangular(R, identity, upper=True), 1))
     assert true / 3 <= estimate <= true * (1 + 1e-9)
+
+
+@given(k=st.integers(1, 30), seed=seeds)
+@checked
+def test_conditions_on_accelerators_are_those_of_lapack(k: int, seed: int) -> None:
+    R = upper(k, seed)
+    assert upper_by_iteration(R) == pytest.approx(condition_of_upper(R), rel=1e-9)
+    norm, lower = one_norm(R.T @ R), torch.linalg.cholesky(R.T @ R)
+    assert positive_by_iteration(norm, lower) == pytest.approx(condition_of_positive(norm, lower), rel=1e-6)
+
+
+def test_a_condition_at_the_limit_is_within_it() -> None:
+    R, B = upper(9, 0), random(9, 2, 1)
+    assert solve_upper(R, B, max_condition=condition_of_upper(R)).damping == 0
 
 
 def test_estimate_survives_a_matrix_that_fools_the_iteration() -> None:

@@ -188,3 +188,12 @@ def test_no_rows_have_no_moments() -> None:
     nothing = (MomentSum(M, OUT, constant=True), MomentSum(M, OUT, constant=True))
     for found in three(*nothing):
         assert all(not each.any() for each in numbers(found))
+
+
+def test_products_are_of_the_dtype_asked_for() -> None:
+    Z, Y = pairs(50, 0)
+    total = MomentSum(M, OUT, constant=False, products=torch.float64)
+    total.update(Z, Y)
+    found = total.moments()
+    np.testing.assert_allclose(found.G.numpy(), (Z.T @ Z).numpy(), rtol=1e-13)
+    np.testing.assert_allclose(found.C.numpy(), (Z.T @ Y).numpy(), rtol=1e-12, atol=1e-12)

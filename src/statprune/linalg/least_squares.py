@@ -183,6 +183,11 @@ def condition_of_upper(
     if R.device.type == "cpu":
         trcon = lapack.dtrcon if R.dtype == torch.float64 else lapack.strcon
         return _reciprocal(float(trcon(R.detach().numpy())[0]))
+    return upper_by_iteration(R)
+
+
+def upper_by_iteration(R: Tensor) -> float:
+    """`condition_of_upper` on any device; the diagonal has no zero."""
     return float(torch.linalg.matrix_norm(R, 1)) * inverse_one_norm(
         lambda b: torch.linalg.solve_triangular(R, b, upper=True),
         lambda b: torch.linalg.solve_triangular(R.T, b, upper=False),
@@ -203,6 +208,11 @@ def condition_of_positive(
     if lower.device.type == "cpu":
         pocon = lapack.dpocon if lower.dtype == torch.float64 else lapack.spocon
         return _reciprocal(float(pocon(lower.detach().numpy(), norm, uplo="L")[0]))
+    return positive_by_iteration(norm, lower)
+
+
+def positive_by_iteration(norm: float, lower: Tensor) -> float:
+    """`condition_of_positive` on any device."""
 
     def solve(b: Tensor) -> Tensor:
         return torch.cholesky_solve(b, lower)
