@@ -8,7 +8,8 @@ from statprune.anatomy.lookup import anatomy_of
 from statprune.anatomy.producers import module_at
 from statprune.anatomy.sites import Site
 from statprune.calibration.stream import before_first_block, until
-from statprune.engine.carriers import Observer
+from statprune.engine.carrier_fits import Perceptron
+from statprune.engine.carriers import Observer, noted_at
 from statprune.surgery.linear import weight_of
 from tests.tiny import MODEL_TYPES, tiny_batch, tiny_model
 
@@ -26,6 +27,14 @@ def padded(model) -> dict[str, Tensor]:
     if "input_ids" in batch:
         batch["attention_mask"][1:3, 6:] = 0
     return batch
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_an_entry_says_what_goes_through_which_activation(model_type: str) -> None:
+    model = tiny_model(model_type)
+    for site in anatomy_of(model).sites:
+        if site.kind == "feed_forward" and not site.experts:
+            assert noted_at(site) is not None, site.name
 
 
 @torch.no_grad()
@@ -50,19 +59,22 @@ def test_a_unit_alone_moves_with_its_rows(model_type: str) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
-def test_what_is_noted_reproduces_what_the_consumer_reads(model_type: str, monkeypatch) -> None:
-    monkeypatch.setattr("statprune.engine.carriers.product_dtype", lambda device: torch.float32)
+def test_what_is_noted_reproduces_what_the_consumer_reads(model_type: str) -> None:
     model = tiny_model(model_type)
     anatomy, batches = anatomy_of(model), [padded(model), padded(model)]
     block, stream = anatomy.blocks[0], before_first_block(model, anatomy, batches)
     for site in anatomy.sites_of_block(0):
-        if site.carrier is None:
+        if noted_at(site) is None:
             continue
         observer = Observer(block, site)
         with observer.watching():
             for number, seen in enumerate(until(stream, block, 0, site.consumer)):
                 observer.take(seen[site.consumer], seen[site.consumer], stream.real[number])
         if site.kind == "attention" and model_type in OTHER_KERNELS and not observer.notes.read:
+            continue
+        if site.kind == "feed_forward":
+            made = Perceptron(block, site, site.units, torch.cat(observer.notes.inputs)).read()
+            torch.testing.assert_close(made, torch.cat(observer.notes.target), atol=1e-5, rtol=1e-4)
             continue
         kept = torch.arange(1, site.units)
         reading = observer.notes.reading(site, kept)

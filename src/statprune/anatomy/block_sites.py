@@ -148,12 +148,15 @@ def _feed_forward(forward: FeedForward, block: nn.Module, name: str, place: Plac
     carrier = None
     if forward.gate is None:
         producers: tuple[Producer, ...] = (Producer(forward.up, (Section(1),)),)
+        activated = Carrier(forward.up, 1)
     elif forward.fused:
         producers = (Producer(forward.up, (Section(1), Section(1, units))),)
-        carrier = Carrier(forward.up, 1, before=1)
+        carrier, activated = Carrier(forward.up, 1, before=1), Carrier(forward.up, 1)
     else:
         producers = (Producer(forward.gate, (Section(1),)), Producer(forward.up, (Section(1),)))
-        carrier = Carrier(forward.up, 1)
+        carrier, activated = Carrier(forward.up, 1), Carrier(forward.gate, 1)
+    if forward.activation is not None:
+        module_at(block, forward.activation)
     for producer in producers:
         made = shape_of(module_at(block, producer.path))[0]
         if made != units * producer.rows:
@@ -170,6 +173,8 @@ def _feed_forward(forward: FeedForward, block: nn.Module, name: str, place: Plac
         consumer=forward.down,
         residual=_present(block, residual),
         carrier=carrier,
+        activated=activated,
+        activation=forward.activation,
     )
 
 

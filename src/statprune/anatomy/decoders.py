@@ -18,7 +18,11 @@ _ATTENTION = Attention(
     query="self_attn.q_proj", key="self_attn.k_proj", value="self_attn.v_proj", out="self_attn.o_proj"
 )
 _FEED_FORWARD = FeedForward(
-    gate="mlp.gate_proj", up="mlp.up_proj", down="mlp.down_proj", residual=("post_attention_layernorm",)
+    gate="mlp.gate_proj",
+    up="mlp.up_proj",
+    down="mlp.down_proj",
+    activation="mlp.act_fn",
+    residual=("post_attention_layernorm",),
 )
 _LLAMA = Stack(
     blocks="layers",
@@ -73,6 +77,7 @@ PHI3 = Architecture(
                 gate="mlp.gate_up_proj",
                 up="mlp.gate_up_proj",
                 down="mlp.down_proj",
+                activation="mlp.activation_fn",
                 residual=("post_attention_layernorm",),
             ),
         ),
@@ -95,6 +100,7 @@ OPT = Architecture(
             feed_forward=FeedForward(
                 up="fc1",
                 down="fc2",
+                activation="activation_fn",
                 residual=("final_layer_norm",),
                 residual_unless=("do_layer_norm_before", ("fc1",)),
             ),
@@ -121,7 +127,9 @@ GPT2 = Architecture(
                     "attn.embed_dim": "head_columns",
                 },
             ),
-            feed_forward=FeedForward(up="mlp.c_fc", down="mlp.c_proj", residual=("ln_2",)),
+            feed_forward=FeedForward(
+                up="mlp.c_fc", down="mlp.c_proj", activation="mlp.act", residual=("ln_2",)
+            ),
             widths=Widths(heads="n_head", neurons="n_inner"),
         ),
     ),
@@ -142,7 +150,9 @@ GPT_NEO = Architecture(
                 out="attn.attention.out_proj",
                 follows={"attn.attention.num_heads": "heads", "attn.attention.embed_dim": "head_columns"},
             ),
-            feed_forward=FeedForward(up="mlp.c_fc", down="mlp.c_proj", residual=("ln_2",)),
+            feed_forward=FeedForward(
+                up="mlp.c_fc", down="mlp.c_proj", activation="mlp.act", residual=("ln_2",)
+            ),
             widths=Widths(heads="num_heads", neurons="intermediate_size"),
             extras=1,
         ),
@@ -166,6 +176,7 @@ GPT_NEOX = Architecture(
             feed_forward=FeedForward(
                 up="mlp.dense_h_to_4h",
                 down="mlp.dense_4h_to_h",
+                activation="mlp.act",
                 residual=(BLOCK, "post_attention_dropout"),
                 residual_unless=("use_parallel_residual", ("post_attention_layernorm",)),
             ),
@@ -214,6 +225,7 @@ QWEN2_MOE = Architecture(
                 gate="mlp.shared_expert.gate_proj",
                 up="mlp.shared_expert.up_proj",
                 down="mlp.shared_expert.down_proj",
+                activation="mlp.shared_expert.act_fn",
                 residual=(),
             ),
             widths=replace(_QWEN_MOE.widths, shared_expert="shared_expert_intermediate_size"),

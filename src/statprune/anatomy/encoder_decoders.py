@@ -31,7 +31,7 @@ _BART_ENCODER = Stack(
     name="encoder",
     blocks="encoder.layers",
     attention=_BART_ATTENTION,
-    feed_forward=FeedForward(up="fc1", down="fc2", residual=("fc1",)),
+    feed_forward=FeedForward(up="fc1", down="fc2", activation="activation_fn", residual=("fc1",)),
     widths=Widths(heads="encoder_attention_heads", neurons="encoder_ffn_dim"),
 )
 _BART_DECODER = replace(
@@ -45,7 +45,7 @@ _BART_DECODER = replace(
 BART = Architecture(model_types=("bart",), kind="encoder-decoder", stacks=(_BART_ENCODER, _BART_DECODER))
 
 # Norms come first, where BART's come behind.
-_FIRST = FeedForward(up="fc1", down="fc2", residual=("final_layer_norm",))
+_FIRST = FeedForward(up="fc1", down="fc2", activation="activation_fn", residual=("final_layer_norm",))
 
 WHISPER = Architecture(
     model_types=("whisper",),
@@ -68,15 +68,20 @@ _SHARED_BIAS = Unprunable(
 
 def _t5(name: str, part: int, cross: Unprunable | None) -> Stack:
     norm, perceptron = (f"layer.{part}.layer_norm",), f"layer.{part}.DenseReluDense"
+    down, activation = f"{perceptron}.wo", f"{perceptron}.act"
     return Stack(
         name=name,
         blocks=f"{name}.block",
         attention=_SHARED_BIAS,
         cross_attention=cross,
         feed_forward=(
-            FeedForward(up=f"{perceptron}.wi", down=f"{perceptron}.wo", residual=norm),
+            FeedForward(up=f"{perceptron}.wi", down=down, activation=activation, residual=norm),
             FeedForward(
-                gate=f"{perceptron}.wi_0", up=f"{perceptron}.wi_1", down=f"{perceptron}.wo", residual=norm
+                gate=f"{perceptron}.wi_0",
+                up=f"{perceptron}.wi_1",
+                down=down,
+                activation=activation,
+                residual=norm,
             ),
         ),
         widths=Widths(heads="num_heads", head_dim="d_kv", neurons="d_ff"),

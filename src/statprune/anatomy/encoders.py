@@ -31,7 +31,10 @@ BERT = Architecture(
                 },
             ),
             feed_forward=FeedForward(
-                up="intermediate.dense", down="output.dense", residual=("intermediate",)
+                up="intermediate.dense",
+                down="output.dense",
+                activation="intermediate.intermediate_act_fn",
+                residual=("intermediate",),
             ),
             widths=Widths(heads="num_attention_heads", neurons="intermediate_size"),
         ),
@@ -55,7 +58,9 @@ DISTILBERT = Architecture(
                 out="attention.out_lin",
                 follows={"attention.n_heads": "heads", "attention.dim": "head_columns"},
             ),
-            feed_forward=FeedForward(up="ffn.lin1", down="ffn.lin2", residual=("ffn",)),
+            feed_forward=FeedForward(
+                up="ffn.lin1", down="ffn.lin2", activation="ffn.activation", residual=("ffn",)
+            ),
             widths=Widths(heads="n_heads", neurons="hidden_dim"),
         ),
     ),
@@ -82,7 +87,10 @@ DEBERTA_V2 = Architecture(
                 },
             ),
             feed_forward=FeedForward(
-                up="intermediate.dense", down="output.dense", residual=("intermediate",)
+                up="intermediate.dense",
+                down="output.dense",
+                activation="intermediate.intermediate_act_fn",
+                residual=("intermediate",),
             ),
             widths=Widths(heads="num_attention_heads", neurons="intermediate_size"),
             extras=1,
@@ -100,7 +108,9 @@ MODERNBERT = Architecture(
             attention=Attention(
                 query="attn.Wqkv", key="attn.Wqkv", value="attn.Wqkv", out="attn.Wo", fused="concatenated"
             ),
-            feed_forward=FeedForward(gate="mlp.Wi", up="mlp.Wi", down="mlp.Wo", residual=("mlp_norm",)),
+            feed_forward=FeedForward(
+                gate="mlp.Wi", up="mlp.Wi", down="mlp.Wo", activation="mlp.act", residual=("mlp_norm",)
+            ),
             widths=Widths(heads="num_attention_heads", neurons="intermediate_size"),
         ),
     ),
@@ -134,7 +144,12 @@ VIT = Architecture(
                 out="attention.o_proj",
                 follows={"attention.num_attention_heads": "heads"},
             ),
-            feed_forward=FeedForward(up="mlp.fc1", down="mlp.fc2", residual=("layernorm_after",)),
+            feed_forward=FeedForward(
+                up="mlp.fc1",
+                down="mlp.fc2",
+                activation="mlp.activation_fn",
+                residual=("layernorm_after",),
+            ),
             widths=Widths(heads="num_attention_heads", head_dim="head_dim", neurons="intermediate_size"),
         ),
     ),

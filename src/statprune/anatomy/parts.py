@@ -53,7 +53,9 @@ class Attention:
 class FeedForward:
     """A two-layer perceptron, with a gate or without: `down` reads act(gate) * up, or act(up).
 
-    Where `gate` and `up` are the same path, that weight holds the gate's rows, then up's.
+    Where `gate` and `up` are the same path, that weight holds the gate's rows, then up's. `activation` is
+    where the block keeps act, which works on every number by itself; where it is None, gate and up are not
+    refitted.
 
     `residual` as in `Attention`: the norm in front of the perceptron, or, where the norm comes behind, the
     perceptron's first part. `residual_unless` is for families that do it in two ways: a config attribute, and
@@ -64,6 +66,7 @@ class FeedForward:
     down: str
     residual: tuple[str, ...]
     gate: str | None = None
+    activation: str | None = None
     residual_unless: tuple[str, tuple[str, ...]] | None = None
 
     @property

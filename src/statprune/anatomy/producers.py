@@ -55,10 +55,11 @@ class Producer:
 
 @dataclass(frozen=True)
 class Carrier:
-    """The producer that the consumer's input is linear in, the others given: values, or up beside a gate.
+    """A producer that is refitted once units are chosen: values; up beside a gate; what an activation is of.
 
-    Of a weight that it shares with others, `before` is how many rows for each unit lie in front of its
-    own; in front of all of them, or, where they are `interleaved`, of each unit's.
+    The consumer's input is linear in the first two, the others given. Of a weight that it shares with others,
+    `before` is how many rows for each unit lie in front of its own; in front of all of them, or, where they
+    are `interleaved`, of each unit's.
     """
 
     path: str

@@ -37,6 +37,10 @@ class Site:
     """The modules whose inputs add up to what the consumer's output is added to; BLOCK: the block."""
     carrier: Carrier | None = None
     """None: the consumer's input is not linear in any producer."""
+    activated: Carrier | None = None
+    """What goes through the activation (feed-forward): the gate, or up where there is none."""
+    activation: str | None = None
+    """Where the block keeps that activation; None where it is not known."""
     group: int = 1
     """Query heads per unit (attention)."""
     head_dim: int = 0

@@ -1,5 +1,6 @@
 """A per-layer class for every stock class of a known family, made when it is asked for."""
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,9 @@ def __getattr__(name: str) -> type:
 
 def per_layer_class(stock_class: Any, entry: Architecture) -> Any:
     """The subclass of `stock_class` whose blocks have widths of their own; always the same one."""
-    return stock_class if issubclass(stock_class, PerLayerWidths) else _make(stock_class, entry.model_types)
+    if issubclass(stock_class, PerLayerWidths):
+        return stock_class
+    return _make(stock_class, json.dumps(shapes_of(entry)))
 
 
 def stock_class_of(model_class: type) -> Any:
@@ -158,15 +161,12 @@ class _WithItsCode(PerLayerWidths):
 
 
 @cache
-def _make(stock_class: Any, model_types: tuple[str, ...]) -> type:
-    entry = entry_for(model_types[0])
-    if entry is None:
-        raise KeyError(model_types)
+def _make(stock_class: Any, shapes: str) -> type:
     name = PREFIX + stock_class.__name__
     members = {
         "__module__": __name__,
         "__doc__": f"{stock_class.__name__} whose blocks have widths of their own.",
-        "shapes": shapes_of(entry),
+        "shapes": json.loads(shapes),
     }
     model_class = type(name, (_WithItsCode, stock_class), members)
     _announce(model_class, stock_class)

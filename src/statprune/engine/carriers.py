@@ -1,16 +1,16 @@
-"""Refit what carries a site's content: values, or up beside a gate, once its units are chosen.
+"""Note what a site's carriers are fitted on: values in attention, both halves of a perceptron.
 
-What is needed for that is noted while the block runs anyway: beside a gate, the factor with which each output
-of the carrier reaches the consumer is what the consumer reads over that output. In attention it is the
-scores: the attention kernel is called a second time, for the heads kept, on what the values are made of.
+It is noted while the block runs anyway. Of a perceptron that is what its producers read: the rest is computed
+from that. In attention it is the scores: the attention kernel is called a second time, for the heads kept, on
+what the values are made of.
 
-Sources: docs/algorithm.md, "Carriers"; linalg/bilinear.py.
+Sources: docs/algorithm.md, "Carry"; engine/carrier_fits.py fits them.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,21 +20,16 @@ from statprune.anatomy.producers import module_at, shape_of
 from statprune.anatomy.ranks import ALONE, Ranks
 from statprune.anatomy.sites import Site
 from statprune.calibration.reading import real_rows
+from statprune.engine.carrier_fits import fit_perceptron, fit_values
 from statprune.engine.owner import by_owner
 from statprune.engine.trace import Trace
-from statprune.linalg.bilinear import Gated, Mixed, refit_producer, slices_of
-from statprune.linalg.least_squares import ridge
-from statprune.linalg.moments import MomentSum
-from statprune.surgery.linear import add_to_bias, set_weight, weight_of
+from statprune.linalg.bilinear import Mixed
 
 MOST = 2**28
 """Numbers that are noted for one site, at most; the samples behind are left out of its carrier's fit."""
 
 ENOUGH = 64
 """Tokens for each of a carrier's inputs, at least: with fewer its fit follows noise."""
-
-AGAIN = 1e-1
-"""Damping of the consumer's fit after that of the carrier, towards what it is."""
 
 KERNEL = torch.nn.functional.scaled_dot_product_attention
 ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
@@ -47,11 +42,19 @@ def worthwhile(block: nn.Module, site: Site, tokens: int) -> bool:
 
 def noted_numbers(block: nn.Module, site: Site, tokens: int) -> int:
     """How many numbers are noted for the carrier of `site`; none where so many tokens are too few."""
-    if site.carrier is None:
+    path = noted_at(site)
+    if path is None:
         return 0
-    _, inputs = shape_of(module_at(block, site.carrier.path))
+    _, inputs = shape_of(module_at(block, path))
     numbers = _numbers_a_token(site, inputs)
     return numbers * min(tokens, MOST // numbers) if min(tokens, MOST // numbers) >= ENOUGH * inputs else 0
+
+
+def noted_at(site: Site) -> str | None:
+    """The weight whose input is noted; None where no carrier of `site` can be refitted."""
+    if site.kind == "attention":
+        return None if site.carrier is None else site.carrier.path
+    return None if site.activated is None or site.activation is None else site.activated.path
 
 
 def _numbers_a_token(site: Site, inputs: int) -> int:
@@ -85,17 +88,16 @@ class Call:
 
 @dataclass(eq=False)
 class Notes:
-    """What one site's carrier is fitted on, one entry a batch, real tokens only.
+    """What one site's carriers are fitted on, one entry a batch, real tokens only.
 
-    `read` (tokens, columns) is what the consumer reads, `target` (tokens, outputs) what it should return;
-    `inputs` (tokens, width) and `factors` (tokens, units) of a gate; `calls` of an attention kernel.
+    `target` (tokens, outputs) is what the consumer should return; `inputs` (tokens, width) what a perceptron
+    reads; of attention `read` (tokens, columns), what the consumer reads, and the `calls` of the kernel.
     """
 
-    read: list[Tensor] = field(default_factory=list)
     target: list[Tensor] = field(default_factory=list)
     dtype: torch.dtype = torch.float32
     inputs: list[Tensor] = field(default_factory=list)
-    factors: list[Tensor] = field(default_factory=list)
+    read: list[Tensor] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     numbers: int = 0
 
@@ -104,43 +106,43 @@ class Notes:
         """Whether no more is noted."""
         return self.numbers >= MOST
 
-    def reading(self, site: Site, kept: Tensor) -> Gated | Mixed:
-        """Of the units `kept` (count,)."""
-        if site.kind == "feed_forward":
-            return Gated(torch.cat(self.inputs), torch.cat([each[:, kept] for each in self.factors]))
+    def reading(self, site: Site, kept: Tensor) -> Mixed:
+        """Of the heads of the units `kept` (count,)."""
         heads = site.heads_of(kept)
         mixed = [call.mixed(heads, kept).to(self.dtype) for call in self.calls]
         return Mixed(torch.cat(mixed, dim=1), site.group)
 
     def part(self, site: Site, kept: Tensor) -> "Part | None":
         """All that a fit of the units `kept` (count,) takes; None if nothing was noted."""
-        if not self.read:
+        if not self.target:
             return None
+        target = torch.cat(self.target)
+        if site.kind == "feed_forward":
+            return Part(torch.cat(self.inputs), target)
         Z = torch.cat([each[:, site.columns_of(kept)] for each in self.read])
-        return Part(self.reading(site, kept), Z, torch.cat(self.target))
+        return Part(self.reading(site, kept).F, target, Z)
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """What a carrier is fitted on: how it is read, what the consumer reads, and what it should return."""
+    """What carriers are fitted on.
 
-    reading: Gated | Mixed
-    Z: Tensor
+    `inputs` is what a perceptron reads, (rows, width), or what the heads mix, (heads, rows, width); `target`
+    (rows, outputs) what the consumer should return, `read` (rows, columns) what it reads of heads.
+    """
+
+    inputs: Tensor
     target: Tensor
+    read: Tensor | None = None
 
     @staticmethod
     def joined(parts: "Sequence[Part]") -> "Part":
         """All of their rows, in order."""
         if len(parts) == 1:
             return parts[0]
-        first = parts[0].reading
-        if isinstance(first, Gated):
-            gated = [cast(Gated, part.reading) for part in parts]
-            reading: Gated | Mixed = Gated(torch.cat([g.X for g in gated]), torch.cat([g.S for g in gated]))
-        else:
-            mixed = [cast(Mixed, part.reading).F for part in parts]
-            reading = Mixed(torch.cat(mixed, dim=1), first.group)
-        return Part(reading, torch.cat([p.Z for p in parts]), torch.cat([p.target for p in parts]))
+        inputs = torch.cat([part.inputs for part in parts], dim=parts[0].inputs.ndim - 2)
+        read = [part.read for part in parts if part.read is not None]
+        return Part(inputs, torch.cat([part.target for part in parts]), torch.cat(read) if read else None)
 
 
 class _Kernel(TorchFunctionMode):
@@ -166,16 +168,16 @@ class Observer:
     """
 
     def __init__(self, block: nn.Module, site: Site, behind: int = 0, *, exact: bool = False) -> None:
-        if site.carrier is None:
+        path = noted_at(site)
+        if path is None:
             raise ValueError(f"{site.name} has no carrier to observe.")
-        _, inputs = shape_of(module_at(block, site.carrier.path))
-        self.site, self._exact = site, exact
+        self._module = module_at(block, path)
+        self.site = site
         dtype = torch.float64 if exact else torch.float32
-        self.notes = Notes(numbers=behind * _numbers_a_token(site, inputs), dtype=dtype)
-        self._module = module_at(block, site.carrier.path)
+        behind *= _numbers_a_token(site, shape_of(self._module)[1])
+        self.notes = Notes(numbers=behind, dtype=dtype)
         self._kernel = _Kernel()
         self._inputs: list[Tensor] = []
-        self._outputs: list[Tensor] = []
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -184,12 +186,9 @@ class Observer:
         def before(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             self._inputs.append(inputs[0])
 
-        def after(_: nn.Module, __: Any, output: Tensor) -> None:
-            self._outputs.append(output)
             self._kernel.calls.clear()  # those of an attention before this one
 
-        module = self._module
-        hooks = [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+        hook = self._module.register_forward_pre_hook(before)
         try:
             if self.site.kind == "attention":
                 with self._kernel:
@@ -197,74 +196,48 @@ class Observer:
             else:
                 yield
         finally:
-            for hook in hooks:
-                hook.remove()
+            hook.remove()
 
     def take(self, Z: Tensor, target: Tensor, real: Tensor) -> None:
         """Note one batch: what the consumer reads, and its target; `real` (batch, length)."""
         notes, calls = self.notes, self._kernel.calls
-        x, p = self._inputs.pop(), self._outputs.pop()
-        for failed in (self._inputs, self._outputs):  # of passes that memory was short for
-            failed.clear()
+        x = self._inputs.pop()
+        self._inputs.clear()  # of passes that memory was short for
         if notes.full:
             calls.clear()
             return
         if self.site.kind == "feed_forward":
-            own = self.site.carrier.rows_of(self.site.units)  # type: ignore[union-attr]
-            produced, dtype = real_rows(p, real)[:, own], self._product_dtype(Z.device)
-            factors = torch.where(produced == 0, torch.zeros_like(Z), Z / produced)
-            notes.inputs.append(real_rows(x, real).to(dtype))
-            notes.factors.append(factors.to(dtype))
+            notes.inputs.append(real_rows(x, real).to(notes.dtype))
         elif len(calls) == 1:
             notes.calls.append(Call(calls.pop(), x, real))
+            notes.read.append(Z.to(notes.dtype))
         else:  # another kernel than torch's, or several calls of it: nothing is known of this site
             calls.clear()
             return
         notes.numbers += len(Z) * _numbers_a_token(self.site, x.shape[-1])
-        notes.read.append(Z.to(notes.dtype))
         notes.target.append(target.to(notes.dtype))
-
-    def _product_dtype(self, device: torch.device) -> torch.dtype:
-        return torch.float64 if self._exact else product_dtype(device)
 
 
 def improve(block: nn.Module, site: Site, kept: Tensor, notes: Notes, ranks: Ranks = ALONE) -> None:
-    """Refit the carrier of `site`, which has been cut to `kept`, and its consumer after it.
+    """Refit the carriers of `site`, which has been cut to `kept`, and its consumer after each.
 
     Nothing is done where nothing was noted, or nothing is missing. Of several processes the first does it,
     with what all have noted.
     """
     found = [part for part in ranks.collected(notes.part(site, kept)) if part is not None]
-    by_owner(ranks, 0, block, site, Trace(), lambda: _improve(block, site, kept, found))
+    by_owner(ranks, 0, block, site, Trace(), lambda: _improve(block, site, len(kept), found))
 
 
-def _improve(block: nn.Module, site: Site, kept: Tensor, found: list[Part]) -> None:
-    if site.carrier is None or not found:
+def _improve(block: nn.Module, site: Site, count: int, found: list[Part]) -> None:
+    if not found:
         return
     whole = Part.joined(found)
-    carrier, consumer = module_at(block, site.carrier.path), module_at(block, site.consumer)
-    constant = consumer.bias is not None
-    reading, Z, missing = whole.reading, whole.Z, whole.target
-    B = weight_of(consumer).T.to(Z.dtype)
-    if constant:
-        missing -= consumer.bias.to(Z.dtype)
-    missing.addmm_(Z, B, alpha=-1)
-    if not bool(missing.any()):
+    if whole.read is not None:
+        fit_values(block, site, Mixed(whole.inputs, site.group), whole.read, whole.target)
         return
-    W = weight_of(carrier).clone()
-    D = refit_producer(reading, B, missing, constant=constant)
-    W[site.carrier.rows_of(len(kept))] += D.to(W.dtype)
-    set_weight(carrier, W)
-    total = MomentSum(Z.shape[1], B.shape[1], constant=constant, device=Z.device, products=Z.dtype)
-    d = D.to(reading.dtype)
-    for rows in slices_of(reading):
-        moved = reading.products(d, rows).to(Z.dtype)
-        total.update(Z[rows] + moved, torch.addmm(missing[rows], moved, B, alpha=-1))
-    left = total.moments()
-    fitted = ridge(left.G, left.C, AGAIN).X
-    set_weight(consumer, weight_of(consumer) + fitted.T.to(W.dtype))
-    if constant:
-        add_to_bias(consumer, left.shift(fitted))
+    X = whole.inputs
+    products = X.dtype if X.dtype == torch.float64 else product_dtype(X.device)
+    fit_perceptron(block, site, count, X, whole.target, products)
 
 
 def product_dtype(device: torch.device) -> torch.dtype:

@@ -16,7 +16,7 @@ from statprune.anatomy.producers import module_at, shape_of
 from statprune.anatomy.sites import Site
 from statprune.budget.size import size_of
 from statprune.calibration.batches import Batch, samples_in
-from statprune.engine.carriers import MOST, worthwhile
+from statprune.engine.carriers import MOST, noted_at, worthwhile
 from statprune.engine.latency import REPEATS, SHARES
 from statprune.engine.progress import Stage, Work
 from statprune.engine.survey import LEVELS
@@ -225,8 +225,9 @@ def _refitted(site: Site, block: nn.Module, tokens: int, length: float, units: f
 
 
 def _carried(site: Site, block: nn.Module, tokens: int, length: float, kept: float) -> Work:
-    """Conjugate gradients on one site's carrier."""
-    h = shape_of(module_at(block, site.carrier.path))[1] if site.carrier is not None else 0
+    """Conjugate gradients on one site's carriers: values, or each half of a perceptron."""
+    path = noted_at(site)
+    h = 0 if path is None else shape_of(module_at(block, path))[1]
     outputs = _width(site, block)
     heads = site.units * site.group * kept / _columns(site)
     gated = site.kind == "feed_forward"
@@ -238,7 +239,8 @@ def _carried(site: Site, block: nn.Module, tokens: int, length: float, kept: flo
     if not gated:
         mixing += Work(rows * heads * length * (h + site.head_dim), 0, 3 * rows * heads * (h + length))
         iteration += Work(elements=2 * rows * heads * h)
-    return iteration.times(ITERATIONS) + around + mixing
+    halves = 2 if gated and site.carrier is not None else 1
+    return (iteration.times(ITERATIONS) + around + mixing).times(halves)
 
 
 def _factored(site: Site, block: nn.Module, tokens: int) -> Work:

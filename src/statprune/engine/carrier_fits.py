@@ -1,0 +1,194 @@
+"""Refit a site's carriers, and the consumer after each of them, to what has been noted.
+
+A perceptron's activation is not linear. What goes through it is fitted to its slope where it is now, and the
+step taken only as far as it does lower the error of the perceptron itself.
+
+Sources: docs/algorithm.md, "Carry"; linalg/bilinear.py; slopes by central differences; a step that is halved
+until the error falls: Bjorck, Numerical Methods for Least Squares Problems, 1996, chapter 9.2 (Gauss-Newton).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from statprune.anatomy.producers import Carrier, module_at
+from statprune.anatomy.sites import Site
+from statprune.linalg.bilinear import ROWS, Gated, Mixed, refit_producer, slices_of
+from statprune.linalg.least_squares import ridge
+from statprune.linalg.moments import MomentSum
+from statprune.surgery.linear import add_to_bias, set_weight, weight_of
+
+AGAIN = 1e-1
+"""Damping of the consumer's fit after that of a carrier, towards what it is."""
+
+STEPS = (1.0, 0.5, 0.25)
+"""Shares of a step that are tried."""
+
+NEARBY = 2.0**-6
+"""From here to there an activation's slope is measured, on either side."""
+
+
+def fit_values(block: nn.Module, site: Site, reading: Mixed, Z: Tensor, target: Tensor) -> None:
+    """Refit the values of `site` (attention), which has been cut, and its consumer after them.
+
+    Z (rows, columns) is what the consumer reads, `target` (rows, outputs) what it should return.
+    """
+    consumer, carrier = _Consumer(module_at(block, site.consumer)), site.carrier
+    missing = consumer.missing(Z, target)
+    if carrier is None or not bool(missing.any()):
+        return
+    D = refit_producer(reading, consumer.weight(Z.dtype), missing, constant=consumer.constant)
+    _Rows.of(block, carrier, len(reading.F) // reading.group).add(D)
+    d = D.to(reading.dtype)
+    for rows in slices_of(reading):
+        Z[rows] += reading.products(d, rows).to(Z.dtype)
+    consumer.fit(Z, target)
+
+
+def fit_perceptron(
+    block: nn.Module, site: Site, count: int, X: Tensor, target: Tensor, products: torch.dtype
+) -> None:
+    """Refit both halves of a perceptron that has been cut to `count` units, and its consumer after each.
+
+    X (rows, inputs) is what the producers read, `target` (rows, outputs) what the consumer should return;
+    products of the fit are formed in `products`.
+    """
+    own, consumer = Perceptron(block, site, count, X), _Consumer(module_at(block, site.consumer))
+    for half in (own.up, own.gate):
+        if half is not None:
+            _fit_half(own, half, consumer, target, products)
+
+
+def _fit_half(
+    own: "Perceptron", half: "_Rows", consumer: "_Consumer", target: Tensor, products: torch.dtype
+) -> None:
+    Z = own.read()
+    missing = consumer.missing(Z, target)
+    before = consumer.left(missing)
+    if before == 0:
+        return
+    X = half.inputs(own.X).to(products)
+    reading = Gated(X, own.factors(half).to(products))
+    D = refit_producer(reading, consumer.weight(Z.dtype), missing, constant=consumer.constant)
+    for step in STEPS:
+        undo = half.add(step * D)
+        own.run(half)
+        Z = own.read()
+        if consumer.left(consumer.missing(Z, target)) < before:
+            consumer.fit(Z, target)
+            return
+        undo()
+    own.run(half)
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Some rows of a weight, and of its bias where it has one: those of a carrier."""
+
+    module: Any
+    rows: Tensor
+
+    @staticmethod
+    def of(block: nn.Module, carrier: Carrier, count: int) -> "_Rows":
+        module = module_at(block, carrier.path)
+        return _Rows(module, carrier.rows_of(count).to(module.weight.device))
+
+    def __call__(self, X: Tensor) -> Tensor:
+        """What they make of X (rows, inputs)."""
+        made = X @ weight_of(self.module)[self.rows].T.to(X.dtype)
+        return made if self.module.bias is None else made.add_(self.module.bias[self.rows].to(X.dtype))
+
+    def inputs(self, X: Tensor) -> Tensor:
+        """X, with a column of ones for the bias."""
+        return X if self.module.bias is None else torch.cat([X, X.new_ones(len(X), 1)], dim=1)
+
+    def add(self, D: Tensor) -> Callable[[], None]:
+        """Add D (count, inputs), whose last column is for the bias where it has one more; how to undo it."""
+        module = self.module
+        old, bias = module.weight, module.bias
+        W = weight_of(module).clone()
+        W[self.rows] += D[:, : W.shape[1]].to(W.dtype)
+        set_weight(module, W)
+        if bias is not None and D.shape[1] > W.shape[1]:
+            shift = torch.zeros_like(bias)
+            shift[self.rows] = D[:, -1].to(bias.dtype)
+            add_to_bias(module, shift)
+
+        def undo() -> None:
+            module.weight, module.bias = old, bias
+
+        return undo
+
+
+class Perceptron:
+    """What the halves of a perceptron make of X (rows, inputs), kept up to date by `run`."""
+
+    def __init__(self, block: nn.Module, site: Site, count: int, X: Tensor) -> None:
+        if site.activated is None or site.activation is None:
+            raise ValueError(f"{site.name}: nothing says what goes through which activation.")
+        self.X = X
+        self.gate = _Rows.of(block, site.activated, count)
+        self.up = None if site.carrier is None else _Rows.of(block, site.carrier, count)
+        self._activation = module_at(block, site.activation)
+        self._made = {id(half): half(X) for half in (self.gate, self.up) if half is not None}
+
+    def run(self, half: _Rows) -> None:
+        """Its weight has changed."""
+        self._made[id(half)] = half(self.X)
+
+    def read(self) -> Tensor:
+        """Z (rows, units), what the consumer reads."""
+        return self._by_pieces(self._activation, self.up)
+
+    def factors(self, half: _Rows) -> Tensor:
+        """(rows, units): what Z moves by for each number that `half` makes."""
+        if half is self.up:
+            return self._by_pieces(self._activation, None)
+        act = self._activation
+        return self._by_pieces(lambda h: (act(h + NEARBY) - act(h - NEARBY)) / (2 * NEARBY), self.up)
+
+    def _by_pieces(self, of_gate: Callable[[Tensor], Tensor], times: _Rows | None) -> Tensor:
+        parts = [of_gate(part) for part in torch.split(self._made[id(self.gate)], ROWS)]
+        if times is not None:
+            ups = torch.split(self._made[id(times)], ROWS)
+            parts = [part * up for part, up in zip(parts, ups, strict=True)]
+        return torch.cat(parts)
+
+
+class _Consumer:
+    """The weight that reads a site, and what its output lacks."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+        self.constant = module.bias is not None
+
+    def weight(self, dtype: torch.dtype) -> Tensor:
+        """(columns, outputs)."""
+        return weight_of(self._module).T.to(dtype)
+
+    def missing(self, Z: Tensor, target: Tensor) -> Tensor:
+        """Target less output, (rows, outputs)."""
+        bias = self._module.bias
+        wanted = target if bias is None else target - bias.to(target.dtype)
+        return torch.addmm(wanted, Z, self.weight(Z.dtype), alpha=-1)
+
+    def left(self, missing: Tensor) -> float:
+        """The squares of what is missing, about its mean where a bias can make that good."""
+        return float((missing - missing.mean(dim=0) if self.constant else missing).square().sum())
+
+    def fit(self, Z: Tensor, target: Tensor) -> None:
+        """Fit the weight, and the bias, to what is missing."""
+        module, missing = self._module, self.missing(Z, target)
+        total = MomentSum(
+            Z.shape[1], missing.shape[1], constant=self.constant, device=Z.device, products=Z.dtype
+        )
+        for z, m in zip(torch.split(Z, ROWS), torch.split(missing, ROWS), strict=True):
+            total.update(z, m)
+        found = total.moments()
+        fitted = ridge(found.G, found.C, AGAIN).X
+        set_weight(module, weight_of(module) + fitted.T.to(weight_of(module).dtype))
+        if self.constant:
+            add_to_bias(module, found.shift(fitted))
