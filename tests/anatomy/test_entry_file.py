@@ -92,6 +92,12 @@ torch.testing.assert_close(model(**batch).logits, expected)
         ),
         # Nobody reads these heads.
         ('key = "self_attn.k_proj"', 'key = "self_attn.q_proj"', "check widths"),
+        (
+            'gate = "mlp.gate_proj"\nup = "mlp.up_proj"',
+            'gate = "mlp.up_proj"\nup = "mlp.gate_proj"',
+            "what mlp.act_fn makes of mlp.up_proj.* check activation, gate or up",
+        ),
+        ('activation = "mlp.act_fn"', 'activation = "mlp.act"', "no attribute 'act'"),
         ('gate = "mlp.gate_proj"\n', "", "with half of its units the block fails"),
         ('neurons = "intermediate_size"', 'neurons = "hidden_size"', "check widths|once saved and opened"),
         ('blocks = "layers"', 'blocks = "blocks"', "has no attribute 'blocks'"),

@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from statprune.anatomy.entry_file import UNKNOWN
-from statprune.anatomy.producers import shape_of
+from statprune.anatomy.producers import module_at, shape_of
 
 # What the parts of a block are commonly called, by the last or the last two names of a path.
 _COMMON = {
@@ -20,6 +20,7 @@ _COMMON = {
     "down": ("down_proj", "fc2", "mlp.c_proj", "fc_out", "dense_4h_to_h", "lin2", "output.dense", "w2", "wo"),
 }
 _FUSED = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "qkv")
+_ACTIVATIONS = ("act_fn", "activation_fn", "act", "activation", "intermediate_act_fn", "activation_func")
 _NORMS = ("post_attention_layernorm", "ffn_norm", "ln_2", "norm2", "final_layer_norm")
 _WIDTHS = {
     "heads": ("num_attention_heads", "n_head", "num_heads", "n_heads"),
@@ -69,6 +70,7 @@ def draft_entry(model: PreTrainedModel) -> str:
         "[stacks.feed_forward]",
         *(() if found["gate"] == UNKNOWN else (f'gate = "{found["gate"]}"',)),
         *(f'{part} = "{found[part]}"' for part in ("up", "down")),
+        *(f'activation = "{path}"' for path in _activations(blocks, found["up"])),
         f'residual = ["{_recognise(norms, _NORMS)}"]  # the norm in front of it',
         "",
         "# The linear layers of its first block, (outputs, inputs):",
@@ -76,6 +78,22 @@ def draft_entry(model: PreTrainedModel) -> str:
         *(f"# norm: {name}" for name in norms),
     ]
     return "\n".join(lines)
+
+
+def _activations(blocks: nn.ModuleList | None, up: str) -> list[str]:
+    """Where the first block keeps an activation, beside `up` or itself; empty where no name is known."""
+    if blocks is None:
+        return []
+    beside = up.rpartition(".")[0]
+    paths = [f"{beside}.{name}" for name in _ACTIVATIONS] if beside else []
+    return [path for path in (*paths, *_ACTIVATIONS) if _is_callable_at(blocks[0], path)][:1]
+
+
+def _is_callable_at(block: nn.Module, path: str) -> bool:
+    try:
+        return callable(module_at(block, path))
+    except AttributeError:
+        return False
 
 
 def _width_of(config: Any, names: tuple[str, ...]) -> str:

@@ -3,7 +3,7 @@
 The same contracts run over every entry of ours in tests/contracts.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
@@ -18,6 +18,7 @@ from statprune.anatomy.producers import module_at
 from statprune.anatomy.sites import Site
 from statprune.calibration.batches import Batch, inputs_of
 from statprune.calibration.stream import Stream, advance, before_first_block
+from statprune.engine.carrier_fits import Perceptron
 from statprune.errors import ModelError, short_of_memory
 from statprune.surgery.cut import cut
 from statprune.surgery.linear import weight_of
@@ -30,8 +31,9 @@ ULPS = 2048
 def require_contracts(model: PreTrainedModel, anatomy: Anatomy, batch: Batch) -> None:
     """Try the entry of `model` out on a batch, in the first and the last block of every stack.
 
-    Three things: walking block by block ends where the model does; cutting units is zeroing the columns that
-    read them; and what the entry calls a residual is what the consumer's output is added to.
+    Four things: walking block by block ends where the model does; cutting units is zeroing the columns that
+    read them; what the entry calls a residual is what the consumer's output is added to; and a perceptron's
+    consumer reads what the entry's activation makes.
 
     Raises:
         ModelError: one of them is not so; names the place and the difference.
@@ -112,6 +114,7 @@ def _require_residuals(stream: Stream, block: nn.Module, number: int, sites: Seq
             returned = _passed(stream, block, number)
         whole = sum((reads[path] for path in site.residual), reads["returned"])
         gone_on = [*reads.values(), returned]
+        _require_activation(block, site, reads)
         near = min((_distance(each, whole) for each in gone_on if each.numel() == whole.numel()), default=1.0)
         if near > ULPS * torch.finfo(whole.dtype).eps:
             said = [path or "the input of the block" for path in site.residual] or ["nothing"]
@@ -119,6 +122,15 @@ def _require_residuals(stream: Stream, block: nn.Module, number: int, sites: Seq
                 f"{site.name}: {' + '.join(said)} + the output of {site.consumer} "
                 f"is read nowhere in the block (nearest: {near:.2g} off). {_ADVICE} residual."
             )
+
+
+def _require_activation(block: nn.Module, site: Site, reads: Mapping[str, Tensor]) -> None:
+    """What the consumer reads is what gate, up and activation make, as the entry has them."""
+    if site.activated is None or site.activation is None:
+        return
+    made = Perceptron(block, site, site.units, reads[site.activated.path]).read()
+    what = f"{site.name}: what {site.activation} makes of {site.activated.path}, with all that it is times,"
+    _require_near(made, reads[site.consumer], what, "activation, gate or up")
 
 
 @contextmanager
