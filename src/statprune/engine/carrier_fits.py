@@ -151,11 +151,14 @@ class Perceptron:
         return self._by_pieces(lambda h: (act(h + NEARBY) - act(h - NEARBY)) / (2 * NEARBY), self.up)
 
     def _by_pieces(self, of_gate: Callable[[Tensor], Tensor], times: _Rows | None) -> Tensor:
-        parts = [of_gate(part) for part in torch.split(self._made[id(self.gate)], ROWS)]
-        if times is not None:
-            ups = torch.split(self._made[id(times)], ROWS)
-            parts = [part * up for part, up in zip(parts, ups, strict=True)]
-        return torch.cat(parts)
+        gates = self._made[id(self.gate)]
+        found = torch.empty_like(gates)
+        for start in range(0, len(gates), ROWS):
+            rows = slice(start, start + ROWS)
+            found[rows] = of_gate(gates[rows])
+            if times is not None:
+                found[rows] *= self._made[id(times)][rows]
+        return found
 
 
 class _Consumer:

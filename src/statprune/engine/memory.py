@@ -35,8 +35,12 @@ SUMS = {"stat": (1.0, 0.0), "refit": (2.0, 2.0)}
 HEADS = 2.6
 """Square ones more for heads by method stat, whose units are factored one by one where tokens are few."""
 
-NOTED = 9
-"""Bytes for every number that is noted for a carrier, until it is fitted."""
+NOTED = 10
+"""Bytes for every number that is counted for a carrier, until it is fitted.
+
+Of a perceptron two a unit and token: float32 what both halves make and what the consumer reads, factors in
+bfloat16; and what its producers read and its consumer returns.
+"""
 
 STREAMS = {"stat": 2, "refit": 8}
 """Copies of all hidden states: both streams, and what a refit notes of the dense one at a block."""
