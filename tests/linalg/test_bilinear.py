@@ -114,16 +114,17 @@ def test_a_row_that_all_heads_heed_costs_float32_no_digits() -> None:
     assert all(after < before * (1 + 1e-6) for before, after in pairwise(errors))
 
 
+@pytest.mark.parametrize("constant", [False, True])
 @pytest.mark.parametrize("kind", list(MAKERS))
-def test_half_precision_products_come_near(kind: str) -> None:
+def test_half_precision_products_come_near(kind: str, constant: bool) -> None:
     make, columns, _ = MAKERS[kind]
     fine, coarse = (
         make(torch.Generator().manual_seed(6), dtype) for dtype in (torch.float64, torch.bfloat16)
     )
     B = torch.randn(columns, OUTPUTS, generator=torch.Generator().manual_seed(7))
     missing = torch.randn(ROWS, OUTPUTS, generator=torch.Generator().manual_seed(8))
-    wanted = refit_producer(fine, B.double(), missing.double())
-    found = refit_producer(coarse, B, missing)
+    wanted = refit_producer(fine, B.double(), missing.double(), constant=constant)
+    found = refit_producer(coarse, B, missing, constant=constant)
     assert found.dtype == torch.float32
     assert float((found - wanted).norm() / wanted.norm()) < 0.05
 

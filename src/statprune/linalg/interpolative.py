@@ -56,12 +56,12 @@ def by_pivoted_qr(
 
     if unit == 1:
         order, R = _pivoted(host, rtol)
-        columns, pivots = order, torch.arange(R.shape[0])
+        columns, pivots = order, torch.arange(R.shape[0], device=host.device)
     else:
         # (n, units, unit) -> (n * unit, units): one column for each unit
         flat = host.reshape(-1, units, unit).transpose(1, 2).reshape(-1, units)
         order, _ = _pivoted(flat, torch.finfo(A.dtype).eps * max(A.shape[0] * unit, units))
-        columns = (order[:, None] * unit + torch.arange(unit)).flatten()
+        columns = (order[:, None] * unit + torch.arange(unit, device=host.device)).flatten()
         tolerance = rtol * _largest_norm(host)
         columns, pivots, R = _in_order(host, columns, unit, tolerance)
 
@@ -87,7 +87,7 @@ def _largest_norm(A: Tensor) -> float:
 def _pivoted(A: Tensor, rtol: float) -> tuple[Tensor, Tensor]:
     """Order of columns (m,) and R (rank, m) of column-pivoted QR; pivots up to rtol * R[0, 0] are zero."""
     if A.shape[0] == 0:
-        return torch.arange(A.shape[1]), A.new_zeros(0, A.shape[1])
+        return torch.arange(A.shape[1], device=A.device), A.new_zeros(0, A.shape[1])
     _, R, order = _geqp3(A)
     size = R.diagonal().abs()
     rank = int((size > rtol * size[0]).sum())
@@ -125,7 +125,7 @@ def _in_order(
         R = torch.linalg.qr(ordered, mode="r").R
         if bool((R.diagonal().abs() > tolerance).all()):
             columns, R = _settle(columns, R, m)
-            return columns, torch.arange(m), R
+            return columns, torch.arange(m, device=A.device), R
     return _unit_by_unit(ordered, columns, unit, tolerance)
 
 
@@ -137,8 +137,10 @@ def _unit_by_unit(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `_in_order`, for any rank: pivoted QR of each residual panel, then its reflectors on the rest."""
     m = columns.numel()
-    place = torch.arange(m)  # of each position's column in `columns`; changes inside units only
-    rows, pivots = [residual.new_zeros(0, m)], [torch.arange(0)]
+    place = torch.arange(
+        m, device=residual.device
+    )  # of each position's column in `columns`; changes inside units only
+    rows, pivots = [residual.new_zeros(0, m)], [torch.arange(0, device=residual.device)]
     for start in range(0, m, unit):
         stop = start + unit
         if residual.shape[0] == 0:
@@ -148,12 +150,12 @@ def _unit_by_unit(
         if rank == 0:
             continue
         rest = torch.ormqr(reflectors[:, : tau.numel()], tau, residual[:, stop:], transpose=True)
-        later = torch.arange(unit, m - start)
+        later = torch.arange(unit, m - start, device=residual.device)
         inner, triangle = _settle(torch.cat([inner, later]), torch.cat([R, rest[: R.shape[0]]], dim=1), rank)
         place[start:] = start + inner
         row = residual.new_zeros(rank, m)
         row[:, place[start:]] = triangle
         rows.append(row)
-        pivots.append(torch.arange(start, start + rank))
+        pivots.append(torch.arange(start, start + rank, device=residual.device))
         residual = torch.cat([residual.new_zeros(rest.shape[0] - rank, stop), rest[rank:]], dim=1)
     return columns[place], torch.cat(pivots), torch.cat(rows)[:, place]

@@ -88,7 +88,7 @@ def _by_lapack(A: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
     """`_pivoted` by LAPACK `pstrf`, which never compares its first pivot with the tolerance: we do."""
     m = A.shape[0]
     if float(A.diagonal().max()) <= tolerance:
-        return torch.arange(m), A.new_zeros(0, m)
+        return torch.arange(m, device=A.device), A.new_zeros(0, m)
     pstrf = lapack.dpstrf if A.dtype == torch.float64 else lapack.spstrf
     # Transposed, since LAPACK counts columns first; it works in place, and A is symmetric.
     factor, order, rank, _ = pstrf(A.numpy().T, tol=tolerance, overwrite_a=True)

@@ -134,7 +134,8 @@ class GaussianSketch(_Sketch):
 
     def _draw(self) -> Tensor:
         # float32 for either dtype, so that both see the same S.
-        return torch.randn(_TOKENS, self._sketch.shape[0], generator=self._generator, dtype=torch.float32)
+        shape, own = (_TOKENS, self._sketch.shape[0]), self._generator
+        return torch.randn(shape, generator=own, dtype=torch.float32, device=own.device)
 
     def _add(self, drawn: Tensor, rows: Tensor) -> None:
         self._sketch.addmm_(drawn.to(rows).T, rows, alpha=self._sketch.shape[0] ** -0.5)
@@ -155,7 +156,8 @@ class CountSketch(_Sketch):
 
     def _draw(self) -> Tensor:
         # One number gives bucket and sign: (_TOKENS, 1), below 2 * rows.
-        return torch.randint(2 * self._sketch.shape[0], (_TOKENS, 1), generator=self._generator)
+        own = self._generator
+        return torch.randint(2 * self._sketch.shape[0], (_TOKENS, 1), generator=own, device=own.device)
 
     def _add(self, drawn: Tensor, rows: Tensor) -> None:
         bucket, negative = drawn[:, 0] // 2, drawn % 2 == 1
