@@ -49,7 +49,7 @@ coverage: $(VENV)/.installed-dev
 
 # What a user's environment takes, for all platforms, with the digest of every file (SECURITY.md says how to install it).
 hashes: $(SUPPLY)/.installed
-	$(SUPPLY)/bin/uv --quiet pip compile pyproject.toml --constraint constraints.txt --universal --python-version 3.11 \
+	printf 'hatchling\n' | $(SUPPLY)/bin/uv --quiet pip compile pyproject.toml - --constraint constraints.txt --universal --python-version 3.11 \
 	  --generate-hashes --no-annotate --custom-compile-command 'make hashes' --output-file requirements-hashed.txt
 
 sbom: $(VENV)/.installed $(SUPPLY)/.installed

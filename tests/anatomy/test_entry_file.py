@@ -81,6 +81,25 @@ torch.testing.assert_close(model(**batch).logits, expected)
     assert subprocess.run([sys.executable, "-c", check], check=False, capture_output=True).returncode == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_hides_no_wrong_entry(dtype: torch.dtype, draft: Path) -> None:
+    batches = [tiny_batch(tiny_model("llama"), rows=16)]
+    statprune.register(draft)
+    statprune.compress(olmo().to(dtype), data=batches, keep=0.6)
+    lookup._registered.clear()
+    swapped = (
+        ('gate = "mlp.gate_proj"', 'gate = "mlp.up_proj"'),
+        ('up = "mlp.up_proj"', 'up = "mlp.gate_proj"'),
+    )
+    text = draft.read_text()
+    for before, after in swapped:
+        text = text.replace(f"\n{before}", f"\n{after}")
+    draft.write_text(text)
+    statprune.register(draft)
+    with pytest.raises(ModelError, match="check activation, gate or up"):
+        statprune.compress(olmo().to(dtype), data=batches, keep=0.6)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
@@ -98,6 +117,11 @@ torch.testing.assert_close(model(**batch).logits, expected)
             "what mlp.act_fn makes of mlp.up_proj.* check activation, gate or up",
         ),
         ('activation = "mlp.act_fn"', 'activation = "mlp.act"', "no attribute 'act'"),
+        (
+            'activation = "mlp.act_fn"',
+            'activation = "mlp.hidden_size"',
+            "cannot be computed.* check activation",
+        ),
         ('gate = "mlp.gate_proj"\n', "", "with half of its units the block fails"),
         ('neurons = "intermediate_size"', 'neurons = "hidden_size"', "check widths|once saved and opened"),
         ('blocks = "layers"', 'blocks = "blocks"', "has no attribute 'blocks'"),

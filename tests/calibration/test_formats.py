@@ -76,7 +76,24 @@ def test_json_comes_in_several_shapes(tmp_path, content):
 def test_packed_frames_and_members_are_read_to_the_end(tmp_path):
     (tmp_path / "a.txt.zst").write_bytes(zstandard.compress(b"one ") + zstandard.compress(b"two"))
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"one ") + gzip.compress(b"two"))
-    assert read(str(tmp_path / "a.txt.zst")).texts == read(str(tmp_path / "a.txt.gz")).texts == ["one two"]
+    (tmp_path / "a.txt.xz").write_bytes(lzma.compress(b"one ") + bytes(8) + lzma.compress(b"two") + bytes(4))
+    for packing in ("zst", "gz", "xz"):
+        assert read(str(tmp_path / f"a.txt.{packing}")).texts == ["one two"]
+
+
+def test_frames_that_are_empty_or_for_others_are_skipped(tmp_path):
+    skippable = b"\x50\x2a\x4d\x18\x03\x00\x00\x00abc"
+    path = tmp_path / "a.txt.zst"
+    path.write_bytes(zstandard.compress(b"") + skippable + zstandard.compress(b"one"))
+    assert read(str(path)).texts == ["one"]
+
+
+@pytest.mark.parametrize("behind", [b"garbage", bytes(3), lzma.compress(b"two")[:-4]])
+def test_what_follows_a_stream_is_not_lost_silently(tmp_path, behind):
+    path = tmp_path / "a.txt.xz"
+    path.write_bytes(lzma.compress(b"one ") + behind)
+    with pytest.raises(DataError, match="damaged or incomplete"):
+        read(str(path))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Fits of a perceptron's halves: the error of the perceptron itself falls, and a step too far is undone."""
+"""Fits of a perceptron's producers: its own error falls, and a step too far is undone."""
 
 from collections.abc import Callable
 
@@ -64,17 +64,17 @@ def test_the_error_of_the_perceptron_itself_falls(family: str) -> None:
 def test_factors_are_slopes(family: str) -> None:
     block, site, X, _ = cut_block(family)
     own = Perceptron(block, site, KEPT, X)
-    for half in (own.gate, own.up):
-        if half is None:
+    for producer in (own.activated, own.up):
+        if producer is None:
             continue
-        inputs = half.inputs(X)
+        inputs = producer.inputs(X)
         D = torch.randn(KEPT, inputs.shape[1], generator=torch.Generator().manual_seed(2))
-        before, slopes, step = own.read(), own.factors(half), 1e-3
-        undo = half.add(step * D)
-        own.run(half)
+        before, slopes, step = own.read(), own.factors(producer), 1e-3
+        undo = producer.add(step * D)
+        own.run(producer)
         moved = (own.read() - before) / step
         undo()
-        own.run(half)
+        own.run(producer)
         wanted = slopes * (inputs @ D.T)
         far = (moved - wanted).abs() > 0.02 * (wanted.abs().mean() + wanted.abs())
         assert float(far.float().mean()) < 0.02  # curvature, and kinks that a step or a slope goes across
@@ -102,6 +102,52 @@ def test_a_step_too_far_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
         moved.append(weight_of(module_at(fresh, "intermediate.dense")) - weight)
     assert bool(moved[0].any())
     torch.testing.assert_close(*moved)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["llama", "bert"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_in_other_dtypes_it_falls_as_far(family: str, dtype: torch.dtype) -> None:
+    errors = []
+    for each in (torch.float32, dtype):
+        block, site, X, target = cut_block(family)
+        block.to(each)
+        wide = torch.promote_types(each, torch.float32)
+        fit_perceptron(block, site, KEPT, X.to(wide), target.to(wide), wide)
+        errors.append(error(family, block.to(wide), X.to(wide), target.to(wide)))
+    assert errors[1] == pytest.approx(errors[0], rel=0.01)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_an_activation_may_work_in_place(family: str) -> None:
+    found = []
+    for in_place in (False, True):
+        block, site, X, target = cut_block(family)
+        owner = block.mlp if family == "llama" else block.intermediate
+        name = "act_fn" if family == "llama" else "intermediate_act_fn"
+        setattr(owner, name, nn.SiLU(inplace=in_place))
+        fit_perceptron(block, site, KEPT, X, target, torch.float32)
+        found += [weight_of(module_at(block, site.consumer))]
+    torch.testing.assert_close(*found, rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_a_step_that_the_dtype_does_not_hold_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    block, site, X, target = cut_block("bert")
+    block.half()
+    monkeypatch.setattr(carrier_fits, "STEPS", (1e9,))
+    before = [each.clone() for each in block.parameters()]
+    fit_perceptron(block, site, KEPT, X, target, torch.float32)
+    assert all(torch.equal(old, new) for old, new in zip(before, block.parameters(), strict=True))
+
+
+@torch.no_grad()
+def test_rows_that_are_constant_or_no_numbers_leave_weights_finite() -> None:
+    for value in (1.0, 0.0, torch.nan, 1e30):
+        block, site, X, target = cut_block("llama")
+        fit_perceptron(block, site, KEPT, torch.full_like(X, value), target, torch.float32)
+        assert all(bool(torch.isfinite(each).all()) for each in block.parameters())
 
 
 @torch.no_grad()

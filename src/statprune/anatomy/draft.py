@@ -70,7 +70,7 @@ def draft_entry(model: PreTrainedModel) -> str:
         "[stacks.feed_forward]",
         *(() if found["gate"] == UNKNOWN else (f'gate = "{found["gate"]}"',)),
         *(f'{part} = "{found[part]}"' for part in ("up", "down")),
-        *(f'activation = "{path}"' for path in _activations(blocks, found["up"])),
+        _activation(blocks, found["up"]),
         f'residual = ["{_recognise(norms, _NORMS)}"]  # the norm in front of it',
         "",
         "# The linear layers of its first block, (outputs, inputs):",
@@ -80,13 +80,14 @@ def draft_entry(model: PreTrainedModel) -> str:
     return "\n".join(lines)
 
 
-def _activations(blocks: nn.ModuleList | None, up: str) -> list[str]:
-    """Where the first block keeps an activation, beside `up` or itself; empty where no name is known."""
-    if blocks is None:
-        return []
+def _activation(blocks: nn.ModuleList | None, up: str) -> str:
+    """The line that says where the first block keeps its activation, beside `up` or itself."""
     beside = up.rpartition(".")[0]
     paths = [f"{beside}.{name}" for name in _ACTIVATIONS] if beside else []
-    return [path for path in (*paths, *_ACTIVATIONS) if _is_callable_at(blocks[0], path)][:1]
+    for path in (*paths, *_ACTIVATIONS):
+        if blocks is not None and _is_callable_at(blocks[0], path):
+            return f'activation = "{path}"'
+    return f'# activation = "{UNKNOWN}"  # without it, what is in front of it is not refitted'
 
 
 def _is_callable_at(block: nn.Module, path: str) -> bool:

@@ -58,8 +58,18 @@ def _of_gzip(packed: bytes) -> Iterator[bytes]:
 
 
 def _of_xz(packed: bytes) -> Iterator[bytes]:
-    with lzma.LZMAFile(io.BytesIO(packed)) as file:
-        yield from iter(lambda: file.read(_PIECE), b"")
+    # LZMAFile stops silently at what is no stream: hence stream by stream; zeros may lie between.
+    while packed:
+        stream = lzma.LZMADecompressor()
+        yield stream.decompress(packed, max_length=_PIECE)
+        while not stream.eof:
+            if stream.needs_input:
+                raise EOFError("the last stream has no end")
+            yield stream.decompress(b"", max_length=_PIECE)
+        rest = stream.unused_data.lstrip(b"\0")
+        if (len(stream.unused_data) - len(rest)) % 4:
+            raise EOFError("what follows a stream is none")
+        packed = rest
 
 
 def _of_zstandard(packed: bytes) -> Iterator[bytes]:

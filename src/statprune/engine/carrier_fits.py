@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from statprune.anatomy.producers import Carrier, module_at
 from statprune.anatomy.sites import Site
+from statprune.errors import NonFiniteError
 from statprune.linalg.bilinear import ROWS, Gated, Mixed, refit_producer, slices_of
 from statprune.linalg.least_squares import ridge
 from statprune.linalg.moments import MomentSum
@@ -34,14 +35,17 @@ NEARBY = 2.0**-6
 def fit_values(block: nn.Module, site: Site, reading: Mixed, Z: Tensor, target: Tensor) -> None:
     """Refit the values of `site` (attention), which has been cut, and its consumer after them.
 
-    Z (rows, columns) is what the consumer reads, `target` (rows, outputs) what it should return.
+    Z (rows, columns) is what the consumer reads, `target` (rows, outputs) what it should return; Z is
+    overwritten.
     """
     consumer, carrier = _Consumer(module_at(block, site.consumer)), site.carrier
     missing = consumer.missing(Z, target)
     if carrier is None or not bool(missing.any()):
         return
     D = refit_producer(reading, consumer.weight(Z.dtype), missing, constant=consumer.constant)
-    _Rows.of(block, carrier, len(reading.F) // reading.group).add(D)
+    del missing
+    if _Rows.of(block, carrier, len(reading.F) // reading.group).add(D) is None:
+        return
     d = D.to(reading.dtype)
     for rows in slices_of(reading):
         Z[rows] += reading.products(d, rows).to(Z.dtype)
@@ -51,37 +55,38 @@ def fit_values(block: nn.Module, site: Site, reading: Mixed, Z: Tensor, target: 
 def fit_perceptron(
     block: nn.Module, site: Site, count: int, X: Tensor, target: Tensor, products: torch.dtype
 ) -> None:
-    """Refit both halves of a perceptron that has been cut to `count` units, and its consumer after each.
+    """Refit the producers of a perceptron that has been cut to `count` units, and its consumer after each.
 
     X (rows, inputs) is what the producers read, `target` (rows, outputs) what the consumer should return;
     products of the fit are formed in `products`.
     """
     own, consumer = Perceptron(block, site, count, X), _Consumer(module_at(block, site.consumer))
-    for half in (own.up, own.gate):
-        if half is not None:
-            _fit_half(own, half, consumer, target, products)
+    for producer in (own.up, own.activated):
+        if producer is not None:
+            _fit(own, producer, consumer, target, products)
 
 
-def _fit_half(
-    own: "Perceptron", half: "_Rows", consumer: "_Consumer", target: Tensor, products: torch.dtype
+def _fit(
+    own: "Perceptron", producer: "_Rows", consumer: "_Consumer", target: Tensor, products: torch.dtype
 ) -> None:
-    Z = own.read()
-    missing = consumer.missing(Z, target)
+    missing = consumer.missing(own.read(), target)
     before = consumer.left(missing)
     if before == 0:
         return
-    X = half.inputs(own.X).to(products)
-    reading = Gated(X, own.factors(half).to(products))
-    D = refit_producer(reading, consumer.weight(Z.dtype), missing, constant=consumer.constant)
-    for step in STEPS:
-        undo = half.add(step * D)
-        own.run(half)
+    reading = Gated(producer.inputs(own.X).to(products), own.factors(producer).to(products))
+    D = refit_producer(reading, consumer.weight(target.dtype), missing, constant=consumer.constant)
+    del missing, reading
+    for step in STEPS if bool(D.any()) else ():
+        undo = producer.add(step * D)
+        if undo is None:
+            continue
+        own.run(producer)
         Z = own.read()
         if consumer.left(consumer.missing(Z, target)) < before:
             consumer.fit(Z, target)
             return
         undo()
-    own.run(half)
+        own.run(producer)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,57 +110,68 @@ class _Rows:
         """X, with a column of ones for the bias."""
         return X if self.module.bias is None else torch.cat([X, X.new_ones(len(X), 1)], dim=1)
 
-    def add(self, D: Tensor) -> Callable[[], None]:
-        """Add D (count, inputs), whose last column is for the bias where it has one more; how to undo it."""
+    def add(self, D: Tensor) -> Callable[[], None] | None:
+        """Add D (count, inputs), whose last column is for the bias where it has one more.
+
+        Returns how to undo it; None where the weight's dtype does not hold the sum: then nothing is changed.
+        """
         module = self.module
         old, bias = module.weight, module.bias
-        W = weight_of(module).clone()
-        W[self.rows] += D[:, : W.shape[1]].to(W.dtype)
-        set_weight(module, W)
-        if bias is not None and D.shape[1] > W.shape[1]:
-            shift = torch.zeros_like(bias)
-            shift[self.rows] = D[:, -1].to(bias.dtype)
-            add_to_bias(module, shift)
 
         def undo() -> None:
             module.weight, module.bias = old, bias
 
+        W = weight_of(module).clone()
+        W[self.rows] += D[:, : W.shape[1]].to(W.dtype)
+        try:
+            set_weight(module, W)
+            if bias is not None and D.shape[1] > W.shape[1]:
+                shift = torch.zeros_like(bias)
+                shift[self.rows] = D[:, -1].to(bias.dtype)
+                add_to_bias(module, shift)
+        except NonFiniteError:
+            undo()
+            return None
         return undo
 
 
 class Perceptron:
-    """What the halves of a perceptron make of X (rows, inputs), kept up to date by `run`."""
+    """What the producers of a perceptron make of X (rows, inputs), kept up to date by `run`.
+
+    `activated` goes through the activation; `up`, None where there is no gate, is what that is times.
+    """
 
     def __init__(self, block: nn.Module, site: Site, count: int, X: Tensor) -> None:
         if site.activated is None or site.activation is None:
             raise ValueError(f"{site.name}: nothing says what goes through which activation.")
         self.X = X
-        self.gate = _Rows.of(block, site.activated, count)
+        self.activated = _Rows.of(block, site.activated, count)
         self.up = None if site.carrier is None else _Rows.of(block, site.carrier, count)
         self._activation = module_at(block, site.activation)
-        self._made = {id(half): half(X) for half in (self.gate, self.up) if half is not None}
+        self._made = {id(each): each(X) for each in (self.activated, self.up) if each is not None}
 
-    def run(self, half: _Rows) -> None:
+    def run(self, producer: _Rows) -> None:
         """Its weight has changed."""
-        self._made[id(half)] = half(self.X)
+        del self._made[id(producer)]
+        self._made[id(producer)] = producer(self.X)
 
     def read(self) -> Tensor:
         """Z (rows, units), what the consumer reads."""
         return self._by_pieces(self._activation, self.up)
 
-    def factors(self, half: _Rows) -> Tensor:
-        """(rows, units): what Z moves by for each number that `half` makes."""
-        if half is self.up:
+    def factors(self, producer: _Rows) -> Tensor:
+        """(rows, units): what Z moves by for each number that `producer` makes."""
+        if producer is self.up:
             return self._by_pieces(self._activation, None)
         act = self._activation
         return self._by_pieces(lambda h: (act(h + NEARBY) - act(h - NEARBY)) / (2 * NEARBY), self.up)
 
-    def _by_pieces(self, of_gate: Callable[[Tensor], Tensor], times: _Rows | None) -> Tensor:
-        gates = self._made[id(self.gate)]
-        found = torch.empty_like(gates)
-        for start in range(0, len(gates), ROWS):
+    def _by_pieces(self, function: Callable[[Tensor], Tensor], times: _Rows | None) -> Tensor:
+        before = self._made[id(self.activated)]
+        found = torch.empty_like(before)
+        for start in range(0, len(before), ROWS):
             rows = slice(start, start + ROWS)
-            found[rows] = of_gate(gates[rows])
+            found[rows] = function(before[rows].clone())  # it may work in place
             if times is not None:
                 found[rows] *= self._made[id(times)][rows]
         return found
@@ -180,7 +196,8 @@ class _Consumer:
 
     def left(self, missing: Tensor) -> float:
         """The squares of what is missing, about its mean where a bias can make that good."""
-        return float((missing - missing.mean(dim=0) if self.constant else missing).square().sum())
+        mean = missing.mean(dim=0) if self.constant else missing.new_zeros(missing.shape[1])
+        return sum(float((part - mean).square().sum()) for part in torch.split(missing, ROWS))
 
     def fit(self, Z: Tensor, target: Tensor) -> None:
         """Fit the weight, and the bias, to what is missing."""

@@ -37,17 +37,34 @@ ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 
 def worthwhile(block: nn.Module, site: Site, tokens: int) -> bool:
     """Whether so many tokens, as far as they are noted, are enough for the carrier of `site`."""
-    return noted_numbers(block, site, tokens) > 0
+    return _noted_tokens(block, site, tokens) > 0
 
 
-def noted_numbers(block: nn.Module, site: Site, tokens: int) -> int:
-    """How many numbers are noted for the carrier of `site`; none where so many tokens are too few."""
-    path = noted_at(site)
-    if path is None:
+def noted_bytes(block: nn.Module, site: Site, tokens: int) -> int:
+    """How many bytes its fit takes at the most, with all units kept.
+
+    Of attention float32 what the heads mix, twice for a while, and the rest. Of a perceptron, for a unit,
+    what both producers make, and the factors in float32 and bfloat16, or what the consumer reads; what the
+    producers read, once more with ones, and in bfloat16; the target, and what is missing of it.
+    """
+    rows = _noted_tokens(block, site, tokens)
+    if site.kind == "attention":
+        return 9 * rows * _numbers_a_token(site, _inputs(block, site))
+    outputs = shape_of(module_at(block, site.consumer))[0]
+    return rows * (14 * site.units + 12 * _inputs(block, site) + 12 * outputs)
+
+
+def _noted_tokens(block: nn.Module, site: Site, tokens: int) -> int:
+    if noted_at(site) is None:
         return 0
-    _, inputs = shape_of(module_at(block, path))
-    numbers = _numbers_a_token(site, inputs)
-    return numbers * min(tokens, MOST // numbers) if min(tokens, MOST // numbers) >= ENOUGH * inputs else 0
+    inputs = _inputs(block, site)
+    rows = min(tokens, MOST // _numbers_a_token(site, inputs))
+    return rows if rows >= ENOUGH * inputs else 0
+
+
+def _inputs(block: nn.Module, site: Site) -> int:
+    path = noted_at(site)
+    return 0 if path is None else shape_of(module_at(block, path))[1]
 
 
 def noted_at(site: Site) -> str | None:
@@ -113,14 +130,22 @@ class Notes:
         return Mixed(torch.cat(mixed, dim=1), site.group)
 
     def part(self, site: Site, kept: Tensor) -> "Part | None":
-        """All that a fit of the units `kept` (count,) takes; None if nothing was noted."""
+        """All that a fit of the units `kept` (count,) takes; uses the notes up. None if nothing was noted."""
         if not self.target:
             return None
-        target = torch.cat(self.target)
+        target = _together(self.target)
         if site.kind == "feed_forward":
-            return Part(torch.cat(self.inputs), target)
-        Z = torch.cat([each[:, site.columns_of(kept)] for each in self.read])
-        return Part(self.reading(site, kept).F, target, Z)
+            return Part(_together(self.inputs), target)
+        read = [each[:, site.columns_of(kept)] for each in self.read]
+        self.read.clear()
+        return Part(self.reading(site, kept).F, target, _together(read))
+
+
+def _together(noted: list[Tensor]) -> Tensor:
+    """All rows, and the list is empty: the two would lie in memory side by side."""
+    found = torch.cat(noted)
+    noted.clear()
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +186,7 @@ class _Kernel(TorchFunctionMode):
 
 
 class Observer:
-    """Notes, while a block runs, what the carrier of `site` reads and how it reaches the consumer.
+    """Notes, while a block runs, what the carriers of `site` read, and how values reach the consumer.
 
     `behind` is how many tokens other processes note that come before these; with `exact` all is noted, and
     products will be formed, in float64.

@@ -26,6 +26,9 @@ from statprune.surgery.linear import weight_of
 ULPS = 2048
 """Differences allowed, in units in the last place of the largest value: sums run in another order."""
 
+MOST = 0.05
+"""Share of the largest value that they may be at most: of half precision those units are too large."""
+
 
 @torch.no_grad()
 def require_contracts(model: PreTrainedModel, anatomy: Anatomy, batch: Batch) -> None:
@@ -116,7 +119,7 @@ def _require_residuals(stream: Stream, block: nn.Module, number: int, sites: Seq
         gone_on = [*reads.values(), returned]
         _require_activation(block, site, reads)
         near = min((_distance(each, whole) for each in gone_on if each.numel() == whole.numel()), default=1.0)
-        if near > ULPS * torch.finfo(whole.dtype).eps:
+        if near > _allowed(whole.dtype):
             said = [path or "the input of the block" for path in site.residual] or ["nothing"]
             raise ModelError(
                 f"{site.name}: {' + '.join(said)} + the output of {site.consumer} "
@@ -128,9 +131,18 @@ def _require_activation(block: nn.Module, site: Site, reads: Mapping[str, Tensor
     """What the consumer reads is what gate, up and activation make, as the entry has them."""
     if site.activated is None or site.activation is None:
         return
-    made = Perceptron(block, site, site.units, reads[site.activated.path]).read()
     what = f"{site.name}: what {site.activation} makes of {site.activated.path}, with all that it is times,"
-    _require_near(made, reads[site.consumer], what, "activation, gate or up")
+    keys = "activation, gate or up"
+    X, Z = (reads[path].flatten(0, -2).float() for path in (site.activated.path, site.consumer))
+    try:
+        made = Perceptron(block, site, site.units, X).read()
+    except (RuntimeError, TypeError, AttributeError) as error:
+        if short_of_memory(error):
+            raise
+        raise ModelError(f"{what} cannot be computed: {error}. {_ADVICE} {keys}.") from error
+    far = float((made - Z).norm() / Z.norm().clamp(min=1e-30))
+    if made.shape != Z.shape or not far <= _allowed(reads[site.consumer].dtype):
+        raise ModelError(f"{what} is {far:.2g} off. {_ADVICE} {keys}.")
 
 
 @contextmanager
@@ -176,11 +188,15 @@ def _distance(found: Tensor, expected: Tensor) -> float:
     return float(gap / expected.double().abs().max().clamp(min=1e-30))
 
 
+def _allowed(dtype: torch.dtype) -> float:
+    return float(min(MOST, ULPS * torch.finfo(dtype).eps))
+
+
 def _require_near(found: Tensor, expected: Tensor, what: str, keys: str) -> None:
     if found.shape != expected.shape:
         raise ModelError(f"{what} gives {tuple(found.shape)}, not {tuple(expected.shape)}. {_ADVICE} {keys}.")
     far = _distance(found, expected)
-    if not far <= ULPS * torch.finfo(expected.dtype).eps:
+    if not far <= _allowed(expected.dtype):
         raise ModelError(f"{what} is {far:.2g} off. {_ADVICE} {keys}.")
 
 

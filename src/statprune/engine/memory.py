@@ -18,7 +18,7 @@ from statprune.anatomy.producers import module_at
 from statprune.anatomy.sites import Site
 from statprune.budget.size import size_of
 from statprune.calibration.batches import Batch
-from statprune.engine.carriers import noted_numbers
+from statprune.engine.carriers import noted_bytes
 from statprune.engine.divergence import PROBE_TOKENS, SURVEYED
 from statprune.engine.survey import LEVELS
 
@@ -34,13 +34,6 @@ SUMS = {"stat": (1.0, 0.0), "refit": (2.0, 2.0)}
 
 HEADS = 2.6
 """Square ones more for heads by method stat, whose units are factored one by one where tokens are few."""
-
-NOTED = 10
-"""Bytes for every number that is counted for a carrier, until it is fitted.
-
-Of a perceptron two a unit and token: float32 what both halves make and what the consumer reads, factors in
-bfloat16; and what its producers read and its consumer returns.
-"""
 
 STREAMS = {"stat": 2, "refit": 8}
 """Copies of all hidden states: both streams, and what a refit notes of the dense one at a block."""
@@ -123,7 +116,7 @@ def _of_site(block: nn.Module, site: Site, method: str, outputs: int, sizes: tup
 
     # What a block computes of a batch, and what of it is copied and cast to be summed.
     walking = batch * (columns * (4 * size + 6) + outputs * (8 * size + 8))
-    noted = NOTED * noted_numbers(block, site, tokens) if method == "refit" else 0
+    noted = noted_bytes(block, site, tokens) if method == "refit" else 0
     return noted + max(matrices(MATRICES[method]), matrices(SUMS[method]) + walking)
 
 

@@ -225,7 +225,7 @@ def _refitted(site: Site, block: nn.Module, tokens: int, length: float, units: f
 
 
 def _carried(site: Site, block: nn.Module, tokens: int, length: float, kept: float) -> Work:
-    """Conjugate gradients on one site's carriers: values, or each half of a perceptron."""
+    """Conjugate gradients on one site's carriers: values, or each producer of a perceptron."""
     path = noted_at(site)
     h = 0 if path is None else shape_of(module_at(block, path))[1]
     outputs = _width(site, block)
@@ -239,8 +239,8 @@ def _carried(site: Site, block: nn.Module, tokens: int, length: float, kept: flo
     if not gated:
         mixing += Work(rows * heads * length * (h + site.head_dim), 0, 3 * rows * heads * (h + length))
         iteration += Work(elements=2 * rows * heads * h)
-    halves = 2 if gated and site.carrier is not None else 1
-    return (iteration.times(ITERATIONS) + around + mixing).times(halves)
+    producers = 2 if gated and site.carrier is not None else 1
+    return (iteration.times(ITERATIONS) + around + mixing).times(producers)
 
 
 def _factored(site: Site, block: nn.Module, tokens: int) -> Work:

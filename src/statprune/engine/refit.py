@@ -9,8 +9,8 @@ stream passes it; then its sites are narrowed for the thin stream, attention bef
                others are fitted again                      (linalg/elimination.py)
     fit        the consumer's new weight brings the thin hidden state as near to the dense one as the kept
                units can:      min_B ||(dense output + dense residual - thin residual) - Z_thin B||^2
-    carry      where tokens are many, the kept units' values, or gated up projections, are fitted to the same
-               target                                       (engine/carriers.py)
+    carry      where tokens are many, the kept units' values, or up and gate projections, are fitted to the
+               same target                                  (engine/carriers.py)
 
 so that each site makes good what the cuts before it have lost. How far it follows that, is decided on samples
 held out.
