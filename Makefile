@@ -9,7 +9,10 @@ BIN := $(VENV)/bin
 
 COVERED := tests/linalg tests/engine tests/budget tests/contracts tests/checkpoint tests/anatomy \
   tests/serving/test_sentence_folders.py tests/test_hard_models.py tests/test_pipeline.py \
-  tests/test_pipeline_experts.py tests/test_pipeline_failures.py tests/test_resume.py tests/test_inspection.py
+  tests/test_pipeline_experts.py tests/test_pipeline_failures.py tests/test_resume.py tests/test_inspection.py \
+  tests/test_offload.py tests/test_offload_reads.py tests/test_plan_offloaded.py tests/test_ranks.py \
+  tests/test_time_left.py tests/test_short_of_memory.py tests/test_measurement.py \
+  tests/test_measurement_folders.py tests/test_finished_before.py
 
 .PHONY: demo test check audit coverage hashes sbom advisories docs format clean
 
@@ -34,6 +37,7 @@ audit: $(VENV)/.installed-browser $(SUPPLY)/.installed $(VENV)/.installed-llama-
 	$(QUANTISE)/bin/python -m pytest -m audit tests/serving/test_quantise_afterwards.py
 	$(EXPLORE)/bin/python -m pytest -m 'audit or not audit' tests/explore tests/cli/test_explore_command.py tests/browser/test_explore_page.py
 	$(OLDEST)/bin/python -m pytest -n 2 tests/contracts tests/checkpoint tests/engine
+	$(MAKE) coverage
 
 # The site, in site/, with the notebooks' outputs; a broken link, anchor or name fails it.
 docs: $(VENV)/.installed-dev

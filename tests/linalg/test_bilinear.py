@@ -150,6 +150,21 @@ def test_one_row_for_all_of_them(kind: str) -> None:
     torch.testing.assert_close(reading.of_one(row), wanted)
 
 
+def test_the_preconditioner_knows_each_units_readers() -> None:
+    """Written out: of a unit the factors' mean square times its row of B B^T; of heads sums over the group."""
+    for make, columns, _ in MAKERS.values():
+        reading = make(torch.Generator().manual_seed(13))
+        B = torch.randn(columns, OUTPUTS, generator=torch.Generator().manual_seed(14), dtype=torch.float64)
+        found, products = reading.blocks(B, slice(0, 100)), (B @ B.T).numpy()
+        if isinstance(reading, Gated):
+            S = reading.S[:100].numpy()
+            wanted = np.array([[[np.mean(S[:, u] ** 2) * products[u, u]]] for u in range(columns)])
+        else:
+            heads = [products[3 * h : 3 * h + 3, 3 * h : 3 * h + 3] for h in range(4)]
+            wanted = np.stack([heads[0] + heads[1], heads[2] + heads[3]])
+        np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-12)
+
+
 def test_nothing_missing_changes_nothing() -> None:
     reading = gated(torch.Generator().manual_seed(0))
     found = refit_producer(reading, torch.ones(7, OUTPUTS, dtype=torch.float64), torch.zeros(ROWS, OUTPUTS))

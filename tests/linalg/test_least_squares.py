@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
 import pytest
 import scipy.linalg
 import torch
@@ -103,6 +104,24 @@ def test_estimate_survives_a_matrix_that_fools_the_iteration() -> None:
     estimate = inverse_one_norm(lambda b: inverse @ b, lambda b: inverse.T @ b, start)
     true = float(torch.linalg.matrix_norm(inverse, 1))
     assert true / 10 <= estimate <= true
+    safeguard = inverse.numpy() @ np.array([1, -(1 + 1 / 3), 1 + 2 / 3, -2])  # Higham 1988, algorithm 4.1
+    assert estimate == pytest.approx(2 * np.abs(safeguard).sum() / 12)
+
+
+def test_estimate_stops_where_it_would_no_longer_grow() -> None:
+    """Drawn so that the second vector gives less than the first."""
+    A = torch.randint(-3, 4, (2, 2), generator=torch.Generator().manual_seed(491)).double()
+    inverse = torch.linalg.solve(A, torch.eye(2, dtype=torch.float64))
+    start = torch.full((2, 1), 0.5, dtype=torch.float64)
+    estimate = inverse_one_norm(lambda b: inverse @ b, lambda b: inverse.T @ b, start)
+    assert 0 < estimate <= float(torch.linalg.matrix_norm(inverse, 1)) * (1 + 1e-12)
+
+
+def test_a_damping_is_announced_where_it_was_asked_for() -> None:
+    R = torch.diag(torch.tensor([1.0, 1e-20], dtype=torch.float64))
+    with pytest.warns(NumericalWarning) as caught:
+        solve_upper(R, R)
+    assert [each.filename for each in caught] == [__file__]
 
 
 @given(k=st.integers(2, 20), seed=seeds, data=st.data())

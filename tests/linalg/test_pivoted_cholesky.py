@@ -144,3 +144,11 @@ def test_unusable_input_is_refused_by_name() -> None:
         by_pivoted_cholesky(torch.diag(torch.tensor([1.0, -4.0, -1.0])))
     with pytest.raises(NonFiniteError, match="G times scale: 1 of 4"):
         by_pivoted_cholesky(torch.eye(2) * 1e38, scale=torch.tensor([1.0, 1e10]))
+
+
+def test_units_without_energy_come_last_however_small_the_others() -> None:
+    Z = random(40, 12, 8)
+    Z[:, 0:3] = 0
+    for size in (1.0, 1e-3):
+        factor = by_pivoted_cholesky((size * Z).T @ (size * Z), unit=3, pivot_blocks=True)
+        assert int(factor.order[-1]) == 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -96,7 +98,26 @@ def test_sketches_refuse_what_cannot_be_repeated_or_held() -> None:
         GaussianSketch(3, 0, generator=seeded(0))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
 def test_sketches_refuse_generators_of_accelerators() -> None:
-    with pytest.raises(ValueError, match="pass a CPU generator"):
-        CountSketch(3, 4, generator=torch.Generator("cuda"))
+    generator: Any = SimpleNamespace(device=torch.device("cuda"))
+    with pytest.raises(ValueError, match="generator is on cuda; pass a CPU generator"):
+        CountSketch(3, 4, generator=generator)
+
+
+@pytest.mark.parametrize("kind", [GaussianSketch, CountSketch])
+@pytest.mark.parametrize("unit", [1, 3])
+def test_the_factor_is_that_of_what_was_sketched(
+    kind: type[GaussianSketch] | type[CountSketch], unit: int
+) -> None:
+    sketch, scale = kind(12, 40, generator=seeded(2)), torch.linspace(1, 9, 12, dtype=torch.float64)
+    sketch.update(random(100, 12, 4))
+    found, wanted = sketch.factor(scale, unit), by_pivoted_qr(sketch.matrix, scale=scale, unit=unit)
+    assert torch.equal(found.order, wanted.order)
+    assert torch.equal(found.R, wanted.R)
+
+
+def test_signs_within_a_bucket_are_even() -> None:
+    """Of 65,536 tokens about 8,192 to a bucket: their sum is hardly ever beyond six deviations."""
+    sketch = CountSketch(1, 8, generator=seeded(3))
+    sketch.update(torch.ones(65_536, 1, dtype=torch.float64))
+    assert float(sketch.matrix.abs().max()) < 6 * 8192**0.5
