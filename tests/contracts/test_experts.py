@@ -25,6 +25,7 @@ from statprune.engine.trace import Trace
 from statprune.errors import ModelError
 from statprune.linalg.gram import Gram
 from statprune.surgery.cut import cut, own_columns
+from statprune.surgery.experts import adapt_producers
 from tests.tiny import tiny_batch, tiny_model, uneven_cut, uniform_cut
 
 FAMILIES = ("mixtral", "qwen2_moe", "qwen3_moe")
@@ -51,6 +52,18 @@ def narrow(model: PreTrainedModel, method: str, widths: dict[str, int], batches:
 
 def site_of(model: PreTrainedModel, block: int = 0) -> Site:
     return next(site for site in anatomy_of(model).sites_of_block(block) if site.experts)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_experts_adapt_to_what_they_read(family: str) -> None:
+    """What was made of x (1 + M) is made of x."""
+    model = tiny_model(family)
+    experts = module_at(anatomy_of(model).blocks[0], site_of(model).consumer)
+    M = 0.1 * torch.randn(32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    before = experts.gate_up_proj.detach().clone()
+    adapt_producers(experts, M)
+    x = torch.randn(5, 32, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(x @ experts.gate_up_proj.detach().mT, (x + x @ M.float()) @ before.mT)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -151,7 +151,7 @@ def test_one_row_for_all_of_them(kind: str) -> None:
 
 
 def test_the_preconditioner_knows_each_units_readers() -> None:
-    """Written out: of a unit the factors' mean square times its row of B B^T; of heads sums over the group."""
+    """Written out: of a unit the factors' mean square times that of its row of B; of heads, sums."""
     for make, columns, _ in MAKERS.values():
         reading = make(torch.Generator().manual_seed(13))
         B = torch.randn(columns, OUTPUTS, generator=torch.Generator().manual_seed(14), dtype=torch.float64)
@@ -163,6 +163,16 @@ def test_the_preconditioner_knows_each_units_readers() -> None:
             heads = [products[3 * h : 3 * h + 3, 3 * h : 3 * h + 3] for h in range(4)]
             wanted = np.stack([heads[0] + heads[1], heads[2] + heads[3]])
         np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-12)
+
+
+def test_the_size_of_numbers_does_not_matter() -> None:
+    reading = gated(torch.Generator().manual_seed(15))
+    assert isinstance(reading, Gated)
+    B = torch.randn(7, OUTPUTS, generator=torch.Generator().manual_seed(16), dtype=torch.float64)
+    missing = torch.randn(ROWS, OUTPUTS, generator=torch.Generator().manual_seed(17), dtype=torch.float64)
+    small = Gated(reading.X * 2.0**-20, reading.S)
+    wanted, found = refit_producer(reading, B, missing), refit_producer(small, B, missing)
+    torch.testing.assert_close(found * 2.0**-20, wanted)
 
 
 def test_nothing_missing_changes_nothing() -> None:
