@@ -65,7 +65,7 @@ def of_factor(method: Callable[..., Any], A: Tensor, unit: int) -> Any:
     factor = method(A, None, unit)
     return (
         factor,
-        factor.pivot_norms(),
+        factor.pivot_norms() if unit == 1 else None,
         [factor.interpolation(count) for count in (0, 1, factor.units)],
         factor.errors(WEIGHT.double()),
     )
