@@ -63,13 +63,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--share", type=float, default=0.1, help="of all mutants, drawn at random")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--at-once", type=int, default=200, help="mutants to one start of mutmut")
+    parser.add_argument("--at-once", type=int, default=4000, help="mutants to one start of mutmut")
+    parser.add_argument(
+        "--again", action="store_true", help="run those too that survived, after a change of tests"
+    )
     chosen = parser.parse_args()
     if not FOLDER.exists():
         run(["none"])  # no mutant has this name: they are only made, and which tests reach them is noted
     every = sorted(outcomes())
     names = sorted(Random(chosen.seed).sample(every, max(1, round(chosen.share * len(every)))))
-    left = [name for name in names if outcomes()[name] is None]
+    unsettled = (None, 0, 33) if chosen.again else (None,)
+    left = [name for name in names if outcomes()[name] in unsettled]
     for start in range(0, len(left), chosen.at_once):
         run(left[start : start + chosen.at_once])
     print(report(names, len(every)))

@@ -8,6 +8,7 @@ Writes ablation.md, which RESULTS.md includes. All rows but the search's have th
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from math import log
 from statistics import median
@@ -47,12 +48,18 @@ STEPS: dict[str, Sequence[Step] | None] = {
     "compensation, damping 1e-3": (partial(narrow, make_good=partial(fixed, 1e-3), carry=False),),
     "compensation, damping by held-out samples": (partial(narrow, carry=False),),
     "and adaptation": (adapt, partial(narrow, carry=False)),
-    "and carriers: the default": None,
 }
 
 
 def stepwise(steps: Sequence[Step] | None, model: Any, batches: Any, plan: statprune.Plan) -> None:
     refit(model, anatomy_of(model), batches, plan, Trace(), steps=steps)
+
+
+def with_values_alone(model: Any, batches: Any, plan: statprune.Plan) -> None:
+    """As the default, but the producers of perceptrons stay as they are."""
+    anatomy = anatomy_of(model)
+    sites = tuple(replace(site, activation=None) for site in anatomy.sites)
+    refit(model, replace(anatomy, sites=sites), batches, plan, Trace())
 
 
 def main() -> None:
@@ -68,10 +75,11 @@ def main() -> None:
         samples = subject.draw(opened, subject.samples, seed)
         measured = None
         for keep in given.keep:
-            if any((row["keep"], row["seed"]) == (keep, seed) for row in rows):
-                continue
+            there = {row["what"] for row in rows if (row["keep"], row["seed"]) == (keep, seed)}
             measured = measured or statprune.plan(opened.model, data=samples.batches, latency=False)
             for name, make in made_by(measured, keep, samples.batches).items():
+                if name in there:
+                    continue
                 model = subject.open().model
                 with torch.no_grad():
                     model = make(model) or model
@@ -100,6 +108,8 @@ def made_by(
     ways: dict[str, Callable[[Any], Any]] = {"STAT's cut, widths of least predicted damage": stat}
     for name, steps in STEPS.items():
         ways[name] = partial(lambda model, steps: stepwise(steps, model, batches, plan), steps=steps)
+    ways["and carriers: values"] = partial(with_values_alone, batches=batches, plan=plan)
+    ways["and carriers: up and gate, the default"] = partial(stepwise, None, batches=batches, plan=plan)
     return ways | {"and search": searched}
 
 
