@@ -290,16 +290,3 @@ def test_errors_of_a_wide_site_are_those_of_the_whole_product(rank: int) -> None
         for count in (0, 300, 1000):
             first = int(torch.searchsorted(factor.pivots, count))
             assert float(errors[count]) == pytest.approx(float(of[first:].norm()), rel=1e-9, abs=1e-9)
-
-
-@every_method
-@pytest.mark.parametrize("unit", [1, 3])
-def test_the_rank_does_not_depend_on_the_size_of_numbers(method: Method, unit: int) -> None:
-    Z = damaged(50, 4, 3, 6)
-    wanted = method(Z, None, unit)
-    assert wanted.rank < 12
-    for size in (2.0**-20, 2.0**20):
-        found = method(size * Z, None, unit)
-        assert found.rank == wanted.rank
-        assert torch.equal(found.order, wanted.order)
-        torch.testing.assert_close(found.R, size * wanted.R, rtol=1e-9, atol=1e-9 * size)
