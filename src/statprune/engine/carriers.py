@@ -48,6 +48,8 @@ def noted_bytes(block: nn.Module, site: Site, tokens: int) -> int:
     producers read, once more with ones, and in bfloat16; the target, and what is missing of it.
     """
     rows = _noted_tokens(block, site, tokens)
+    if rows == 0:
+        return 0
     if site.kind == "attention":
         return 9 * rows * _numbers_a_token(site, _inputs(block, site))
     outputs = shape_of(module_at(block, site.consumer))[0]
