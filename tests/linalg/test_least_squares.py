@@ -117,13 +117,6 @@ def test_estimate_stops_where_it_would_no_longer_grow() -> None:
     assert 0 < estimate <= float(torch.linalg.matrix_norm(inverse, 1)) * (1 + 1e-12)
 
 
-def test_a_damping_is_announced_where_it_was_asked_for() -> None:
-    R = torch.diag(torch.tensor([1.0, 1e-20], dtype=torch.float64))
-    with pytest.warns(NumericalWarning) as caught:
-        solve_upper(R, R)
-    assert [each.filename for each in caught] == [__file__]
-
-
 @given(k=st.integers(2, 20), seed=seeds, data=st.data())
 @checked
 def test_singular_triangles_are_damped_a_little_and_say_so(k: int, seed: int, data: st.DataObject) -> None:
