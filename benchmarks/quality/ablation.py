@@ -43,7 +43,7 @@ def fixed(damping: float, lost: Moments, held: Moments) -> Compensation:
     return Compensation(B, damping, held.error(B) / held.energy if held.energy > 0 else 1.0)
 
 
-STEPS: dict[str, Sequence[Step] | None] = {
+STEPS: dict[str, Sequence[Step]] = {
     "elimination, local fit on the thin stream": (partial(narrow, make_good=nothing, carry=False),),
     "compensation, damping 1e-3": (partial(narrow, make_good=partial(fixed, 1e-3), carry=False),),
     "compensation, damping by held-out samples": (partial(narrow, carry=False),),
@@ -107,7 +107,7 @@ def made_by(
 
     ways: dict[str, Callable[[Any], Any]] = {"STAT's cut, widths of least predicted damage": stat}
     for name, steps in STEPS.items():
-        ways[name] = partial(lambda model, steps: stepwise(steps, model, batches, plan), steps=steps)
+        ways[name] = partial(stepwise, steps, batches=batches, plan=plan)
     ways["and carriers: values"] = partial(with_values_alone, batches=batches, plan=plan)
     ways["and carriers: up and gate, the default"] = partial(stepwise, None, batches=batches, plan=plan)
     return ways | {"and search": searched}

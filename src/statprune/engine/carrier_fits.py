@@ -49,7 +49,7 @@ def fit_values(block: nn.Module, site: Site, reading: Mixed, Z: Tensor, target: 
     d = D.to(reading.dtype)
     for rows in slices_of(reading):
         Z[rows] += reading.products(d, rows).to(Z.dtype)
-    consumer.fit(Z, target)
+    consumer.fit(Z, consumer.missing(Z, target))
 
 
 def fit_perceptron(
@@ -82,8 +82,9 @@ def _fit(
             continue
         own.run(producer)
         Z = own.read()
-        if consumer.left(consumer.missing(Z, target)) < before:
-            consumer.fit(Z, target)
+        missing = consumer.missing(Z, target)
+        if consumer.left(missing) < before:
+            consumer.fit(Z, missing)
             return
         undo()
         own.run(producer)
@@ -199,9 +200,9 @@ class _Consumer:
         mean = missing.mean(dim=0) if self.constant else missing.new_zeros(missing.shape[1])
         return sum(float((part - mean).square().sum()) for part in torch.split(missing, ROWS))
 
-    def fit(self, Z: Tensor, target: Tensor) -> None:
-        """Fit the weight, and the bias, to what is missing."""
-        module, missing = self._module, self.missing(Z, target)
+    def fit(self, Z: Tensor, missing: Tensor) -> None:
+        """Fit the weight, and the bias, to what is missing where Z is read."""
+        module = self._module
         total = MomentSum(
             Z.shape[1], missing.shape[1], constant=self.constant, device=Z.device, products=Z.dtype
         )

@@ -135,13 +135,13 @@ def _require_activation(block: nn.Module, site: Site, reads: Mapping[str, Tensor
     keys = "activation, gate or up"
     X, Z = (reads[path].flatten(0, -2).float() for path in (site.activated.path, site.consumer))
     try:
-        made = Perceptron(block, site, site.units, X).read()
+        off = Perceptron(block, site, site.units, X).read() - Z
     except (RuntimeError, TypeError, AttributeError) as error:
         if short_of_memory(error):
             raise
         raise ModelError(f"{what} cannot be computed: {error}. {_ADVICE} {keys}.") from error
-    far = float((made - Z).norm() / Z.norm().clamp(min=1e-30))
-    if made.shape != Z.shape or not far <= _allowed(reads[site.consumer].dtype):
+    far = float(off.norm() / Z.norm().clamp(min=1e-30))
+    if not far <= _allowed(reads[site.consumer].dtype):
         raise ModelError(f"{what} is {far:.2g} off. {_ADVICE} {keys}.")
 
 

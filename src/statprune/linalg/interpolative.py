@@ -137,9 +137,8 @@ def _unit_by_unit(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `_in_order`, for any rank: pivoted QR of each residual panel, then its reflectors on the rest."""
     m = columns.numel()
-    place = torch.arange(
-        m, device=residual.device
-    )  # of each position's column in `columns`; changes inside units only
+    # Of each position's column in `columns`; changes inside units only.
+    place = torch.arange(m, device=residual.device)
     rows, pivots = [residual.new_zeros(0, m)], [torch.arange(0, device=residual.device)]
     for start in range(0, m, unit):
         stop = start + unit
