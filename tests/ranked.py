@@ -37,12 +37,15 @@ MANY = ((64, 64),) * 9
 """More tokens than `share.EXACT`: whole batches, products in float32; carriers are fitted."""
 
 
-def case(family: str, method: str, sizes: Any = FEW, **options: Any) -> Callable[[Ranks], Any]:
-    """A run with these options; `head` and `dtype` are the model's."""
+def case(
+    family: str, method: str, sizes: Any = FEW, *, config: Any = None, **options: Any
+) -> Callable[[Ranks], Any]:
+    """A run with these options; `config`, `head` and `dtype` are the model's."""
 
     def run(ranks: Ranks, **more: Any) -> Any:
         said = dict(options)
-        model = tiny_model(family, head=said.pop("head", None)).to(said.pop("dtype", torch.float32))
+        model = tiny_model(family, head=said.pop("head", None), **(config or {}))
+        model = model.to(said.pop("dtype", torch.float32))
         given = {"keep": 0.6, "data": batches(model, *sizes), "method": method, **said, **more}
         return statprune.compress(model, ranks=ranks, **given)
 
@@ -68,6 +71,7 @@ CASES: dict[str, Callable[..., Any]] = {
     "many tokens": case("llama", "refit", MANY),
     "many tokens, stat": case("gpt2", "stat", MANY),
     "many tokens, biases": case("gpt2", "refit", MANY),
+    "bfloat16's rounding": case("gpt2", "refit", MANY, config={"n_embd": 64, "n_inner": 80}),
 }
 
 

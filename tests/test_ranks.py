@@ -24,8 +24,12 @@ from tests.tiny import tiny_batch
 SHORT = (
     "llama, refit", "bert, refit", "mixtral, refit", "gpt2, stat", "mixtral, stat", "bart, refit",
     "one batch", "carriers of a bert", "gaussian sketch", "tall QR", "search", "many tokens",
+    "many tokens, biases",
 )  # fmt: skip
 """Cases that run always."""
+
+ROUNDED = "bfloat16's rounding"
+"""The case whose last bits, moved, move a plan's cuts and outputs: products are rounded to eight bits."""
 
 STARTED = (sys.executable, "-m", "torch.distributed.run", "--standalone")
 
@@ -45,23 +49,28 @@ def ranked(folder: Path, processes: int, *names: str) -> Path:
 
 @torch.no_grad()
 def require_the_same(name: str, processes: int, folder: Path) -> None:
-    """Of all processes the same bits; plan, cuts and outputs are those of one process."""
+    """Of all processes the same bits; plan, cuts and outputs are those of one process, or nearly (ROUNDED)."""
     digests = {(folder / f"{name}-{rank}.txt").read_text() for rank in range(processes)}
     assert len(digests) == 1
     weights, record = torch.load(folder / f"{name}.pt", weights_only=False)
     alone = CASES[name](ALONE)
     assert record["plan"] == alone.record["plan"]
-    assert [site["kept"] for site in record["trace"]["sites"]] == [each.kept for each in alone.trace.sites]
+    if name != ROUNDED:
+        kept = [site["kept"] for site in record["trace"]["sites"]]
+        assert kept == [each.kept for each in alone.trace.sites]
     for number in ("predicted", "divergence"):  # logarithms of float32: 1e-8
         expected = getattr(alone.trace, number)
-        assert record["trace"][number] == (
-            None if expected is None else pytest.approx(expected, rel=1e-4, abs=1e-8)
-        )
+        near = None if expected is None else pytest.approx(expected, rel=_within(name, 1e-4, 2e-2), abs=1e-8)
+        assert record["trace"][number] == near
     model = alone.model
     batch = tiny_batch(model, rows=6, length=20, seed=77)
     expected = model(**batch)[0].clone()
     model.load_state_dict(weights)
-    assert float((model(**batch)[0] - expected).abs().max()) <= 1e-6 * float(expected.abs().max())
+    assert float((model(**batch)[0] - expected).abs().max()) <= _within(name, 1e-6, 1e-2) * float(expected.abs().max())
+
+
+def _within(name: str, exact: float, rounded: float) -> float:
+    return rounded if name == ROUNDED else exact
 
 
 def require_gone_on(name: str, method: str, folder: Path) -> None:

@@ -31,6 +31,9 @@ MOST = 2**28
 ENOUGH = 64
 """Tokens for each of a carrier's inputs, at least: with fewer its fit follows noise."""
 
+WIDE = 64
+"""Inputs from which on products in bfloat16 pay: 1.8 to 2.2 times as fast from 64 to 384, 1.3 times at 32."""
+
 KERNEL = torch.nn.functional.scaled_dot_product_attention
 ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 
@@ -263,12 +266,18 @@ def _improve(block: nn.Module, site: Site, count: int, found: list[Part]) -> Non
         fit_values(block, site, Mixed(whole.inputs, site.group), whole.read, whole.target)
         return
     X = whole.inputs
-    products = X.dtype if X.dtype == torch.float64 else product_dtype(X.device)
-    fit_perceptron(block, site, count, X, whole.target, products)
+    fit_perceptron(block, site, count, X, whole.target, product_dtype(X))
 
 
-def product_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device multiplies it fast: conjugate gradients correct themselves. Else float32."""
+def product_dtype(X: Tensor) -> torch.dtype:
+    """In which dtype products of X (rows, inputs) are formed: its own, float64 or float32, or bfloat16.
+
+    bfloat16 where the device multiplies it fast and there are inputs enough: conjugate gradients correct
+    themselves, but for what comes of rounding, about a thousandth of a step.
+    """
+    device = X.device
+    if X.dtype == torch.float64 or X.shape[1] < WIDE:
+        return X.dtype
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported()
     elif device.type == "cpu":
