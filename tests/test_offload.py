@@ -169,7 +169,7 @@ def test_hidden_states_in_files_are_those_in_memory(
 def test_a_limit_that_one_block_exceeds_is_refused_before_any_pass(tmp_path: Path) -> None:
     save_tiny(tmp_path / "model", "llama")
     with pytest.raises(
-        InputError, match=r"max_memory is 500\.0 MB, and this run needs 6.* one site .* method stat"
+        InputError, match=r"max_memory is 500 MB, and this run needs 6.* one site .* method stat"
     ):
         run(tmp_path / "model", tmp_path / "out", "llama", offload=True, max_memory="500MB")
     for given in ("many", "-3GB", 0, True):

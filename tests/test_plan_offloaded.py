@@ -83,7 +83,7 @@ def test_what_does_not_go_together_is_refused_before_anything(
     for options, told in (
         ({"offload": True, "latency": True}, "latency is measured of a model in memory"),
         ({"max_memory": "6GB"}, "goes with offload"),
-        ({"offload": True, "max_memory": "500MB"}, "max_memory is 500.0 MB, and this run needs"),
+        ({"offload": True, "max_memory": "500MB"}, "max_memory is 500 MB, and this run needs"),
     ):
         with pytest.raises(InputError, match=told):
             measured(model, out, **options)

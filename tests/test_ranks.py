@@ -49,7 +49,7 @@ def ranked(folder: Path, processes: int, *names: str) -> Path:
 
 @torch.no_grad()
 def require_the_same(name: str, processes: int, folder: Path) -> None:
-    """Of all processes the same bits; plan, cuts and outputs are those of one process, or nearly (ROUNDED)."""
+    """Of all processes the same bits; plan, cuts and outputs are those of one process, nearly if ROUNDED."""
     digests = {(folder / f"{name}-{rank}.txt").read_text() for rank in range(processes)}
     assert len(digests) == 1
     weights, record = torch.load(folder / f"{name}.pt", weights_only=False)
@@ -66,7 +66,9 @@ def require_the_same(name: str, processes: int, folder: Path) -> None:
     batch = tiny_batch(model, rows=6, length=20, seed=77)
     expected = model(**batch)[0].clone()
     model.load_state_dict(weights)
-    assert float((model(**batch)[0] - expected).abs().max()) <= _within(name, 1e-6, 1e-2) * float(expected.abs().max())
+    assert float((model(**batch)[0] - expected).abs().max()) <= _within(name, 1e-6, 1e-2) * float(
+        expected.abs().max()
+    )
 
 
 def _within(name: str, exact: float, rounded: float) -> float:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from statprune.byte_size import byte_size
 from statprune.evaluation.rounding import GAIN, Roundings
 from statprune.evaluation.speed import Timing
 
@@ -141,10 +142,6 @@ def _count(number: int) -> str:
     return f"{number:,}"
 
 
-def _mib(size: int) -> str:
-    return f"{size / 2**20:,.1f} MiB"
-
-
 def _speed(timing: Timing) -> str:
     return f"{timing.per_second:,.1f}"
 
@@ -158,10 +155,10 @@ _ROWS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("parameters", "parameters", _count),
     ("of which prunable, in blocks", "block_parameters", _count),
     ("MACs of these, and scores", "macs", _count),
-    ("file of weights", "file_bytes", _mib),
-    ("weights in memory", "weight_bytes", _mib),
+    ("file of weights", "file_bytes", byte_size),
+    ("weights in memory", "weight_bytes", byte_size),
     ("KV cache, bytes a token", "cache_bytes_per_token", _count),
-    ("peak memory above the weights", "forward_bytes", _mib),
+    ("peak memory above the weights", "forward_bytes", byte_size),
     ("prefill, tokens/s", "forward", _speed),
     ("latency of it, ms (least to most)", "forward", _latency),
     ("prefill compiled, tokens/s", "compiled", _speed),

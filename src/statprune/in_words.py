@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from statprune.byte_size import byte_size
+
 if TYPE_CHECKING:  # help and version do without torch
     from statprune.reports import Memory, Report
 
@@ -51,4 +53,4 @@ def duration(seconds: float) -> str:
 def memory_told(memory: "Memory") -> str:
     """Memory in use, in words."""
     parts = (("memory", memory.resident), ("peak", memory.peak), ("GPU peak", memory.device))
-    return ", ".join(f"{name} {size / 1e9:.2f} GB" for name, size in parts if size is not None)
+    return ", ".join(f"{name} {byte_size(size)}" for name, size in parts if size is not None)

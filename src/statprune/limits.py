@@ -3,7 +3,8 @@
 import re
 from dataclasses import dataclass
 
-from statprune.engine.memory import free_memory, in_words, needed
+from statprune.byte_size import byte_size
+from statprune.engine.memory import free_memory, needed
 from statprune.errors import InputError
 from statprune.preparation import Prepared
 from statprune.recipe import Recipe
@@ -49,7 +50,7 @@ def fitting(prepared: Prepared, recipe: Recipe, limit: int | None) -> Fitting:
     memory = needed(prepared.opened.model, prepared.anatomy, prepared.samples.batches, recipe.method)
     if limit is not None and memory.least > limit:
         raise InputError(
-            f"max_memory is {in_words(limit)}, and this run needs {in_words(memory.least)} with its hidden "
+            f"max_memory is {byte_size(limit)}, and this run needs {byte_size(memory.least)} with its hidden "
             f"states in files ({memory.told()}). Give more{_thriftier(recipe)}."
         )
     room = free_memory() // (2 * prepared.anatomy.ranks.here) if limit is None else limit

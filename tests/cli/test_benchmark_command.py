@@ -41,7 +41,7 @@ def test_one_model_as_a_table(command: Command, world: Path) -> None:
         "tokens per second over the prompt",
         "prefill, tokens/s",
         "file of weights",
-        "5.0 MiB",
+        "5.24 MB",
         "repeats: 1",
     ):
         assert told in ended.out

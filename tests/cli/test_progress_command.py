@@ -92,7 +92,7 @@ def test_lines_are_few(capsys: pytest.CaptureFixture[str]) -> None:
     assert written.count("\n") == 2
     assert written.splitlines()[0] == (
         "choosing and refitting: block 3 of 12, 11 s so far, 90 s left, blocks.2.feed_forward 4.21%, "
-        "memory 1.00 GB, peak 2.00 GB"
+        "memory 1 GB, peak 2 GB"
     )
 
 

@@ -88,6 +88,6 @@ def test_progress_is_told_as_on_the_command_line() -> None:
     shown = wording.progress(Seen(Path("out<"), True, False, report))
     for part in (
         "out&lt;", "choosing and refitting", "block 3 of 12", "error of blocks.2.feed_forward 4.21%",
-        "90 s left", "memory 1.00 GB, peak 2.00 GB", 'max="12" value="3"',
+        "90 s left", "memory 1 GB, peak 2 GB", 'max="12" value="3"',
     ):  # fmt: skip
         assert part in shown

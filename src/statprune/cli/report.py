@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 import statprune
+from statprune.byte_size import byte_size
 from statprune.cli.options import Debug, Json
 from statprune.cli.show import as_json, say
-from statprune.reported.wording import size
 
 
 def report_command(
@@ -35,6 +35,6 @@ def report_command(
     if json:
         as_json(written.to_json())
         return
-    say(f"{written.out}: {size(written.bytes)}, {written.charts} charts.")
+    say(f"{written.out}: {byte_size(written.bytes)}, {written.charts} charts.")
     if written.figures is not None:
         say(f"{written.figures}: {len(written.files)} figures.")

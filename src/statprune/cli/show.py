@@ -124,15 +124,6 @@ def span(values: Sequence[float], show: Callable[[float], str] = str) -> str:
     return least if least == most else f"{least} to {most}"
 
 
-def size(number: float) -> str:
-    """Bytes, in the unit that fits."""
-    for unit in ("B", "kB", "MB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.2f} GB"
-
-
 def count(number: float) -> str:
     """A number with its thousands apart."""
     return f"{number:,.0f}"

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import statprune
+from statprune.byte_size import byte_size
 from statprune.cli.gate import show_gate
-from statprune.cli.show import count, say, size, span, table
+from statprune.cli.show import count, say, span, table
 from statprune.in_words import STAGES
 
 
@@ -72,7 +73,7 @@ def _show_sizes(record: Mapping[str, Any]) -> None:
         "parameters": (record["parameters"], count),
         "of which prunable": (record["cost"]["params"], count),
         "MACs of these a token": (record["cost"]["macs"], count),
-        "weights": (record["bytes"], size),
+        "weights": (record["bytes"], byte_size),
     }
     table(
         "Size",
@@ -96,7 +97,7 @@ def _show_costs(trace: Any, seconds: float) -> None:
             [
                 STAGES.get(stage, stage),
                 f"{spent:.1f}",
-                size(trace.memory[stage]) if stage in trace.memory else "",
+                byte_size(trace.memory[stage]) if stage in trace.memory else "",
             ]
             for stage, spent in trace.seconds.items()
         ],

@@ -17,6 +17,7 @@ from statprune.anatomy.lookup import Anatomy
 from statprune.anatomy.producers import module_at
 from statprune.anatomy.sites import Site
 from statprune.budget.size import size_of
+from statprune.byte_size import byte_size
 from statprune.calibration.batches import Batch
 from statprune.engine.carriers import noted_bytes
 from statprune.engine.divergence import PROBE_TOKENS, SURVEYED
@@ -75,7 +76,7 @@ class Memory:
             "one block": self.block,
             "one site": self.site,
         }
-        return ", ".join(f"{what} {in_words(number)}" for what, number in parts.items())
+        return ", ".join(f"{what} {byte_size(number)}" for what, number in parts.items())
 
 
 def needed(model: PreTrainedModel, anatomy: Anatomy, batches: Sequence[Batch], method: str) -> Memory:
@@ -118,14 +119,6 @@ def _of_site(block: nn.Module, site: Site, method: str, outputs: int, sizes: tup
     walking = batch * (columns * (4 * size + 6) + outputs * (8 * size + 8))
     noted = noted_bytes(block, site, tokens) if method == "refit" else 0
     return noted + max(matrices(MATRICES[method]), matrices(SUMS[method]) + walking)
-
-
-def in_words(number: int) -> str:
-    """Bytes as people say them: 1.5 GB is 1.5e9 bytes."""
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
-        if number >= size:
-            return f"{number / size:.1f} {unit}"
-    return f"{number} bytes"
 
 
 def free_memory() -> int:

@@ -6,6 +6,7 @@ from itertools import groupby
 from typing import Any
 
 from statprune.anatomy.sites import Site
+from statprune.byte_size import byte_size
 from statprune.explore.charts import damage_chart, widths_chart
 from statprune.explore.choices import BUDGETS, Explored, Told, quality, rows
 from statprune.explore.runs import Seen
@@ -20,7 +21,7 @@ def headline(explored: Explored) -> str:
     about, size = explored.found.about, explored.size
     return (
         f"<h1>statprune explore</h1><p>{escape(explored.found.model)}: {escape(str(about['model_type']))}, "
-        f"{explored.blocks} blocks, {size.parameters:,} parameters, {_bytes(size.bytes)} as "
+        f"{explored.blocks} blocks, {size.parameters:,} parameters, {byte_size(size.bytes)} as "
         f"{escape(str(about['dtype']))}; measured in {escape(str(explored.folder))}.</p>"
     )
 
@@ -45,7 +46,7 @@ def numbers(answer: Told, explored: Explored) -> str:
             f"{size.parameters / dense.parameters:.1%} of {dense.parameters:,}, embeddings and head too",
         )
     )
-    found.append(("on disk", _bytes(size.bytes), f"of {_bytes(dense.bytes)}"))
+    found.append(("on disk", byte_size(size.bytes), f"of {byte_size(dense.bytes)}"))
     for of, whole, kept in answer.costs:
         found.append((f"{BUDGETS[of]} of the blocks", f"{kept / whole:.2%}", _cost(of, kept, whole)))
     return _list(found)
@@ -173,10 +174,3 @@ def others(seen: Sequence[Seen]) -> str:
         return ""
     names = ", ".join(escape(str(each.out)) for each in seen)
     return f"<p class='others'>Also going on, started in another tab: {names}.</p>"
-
-
-def _bytes(count: int) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return f"{count} B"

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
+from statprune.byte_size import byte_size
+
 MISSING = "not recorded"
 
 
@@ -64,13 +66,8 @@ def count(value: float | None) -> str:
 
 
 def size(value: float | None) -> str:
-    """Bytes, in the largest unit of a thousand that leaves a digit before the point."""
-    if value is None:
-        return MISSING
-    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if value >= unit:
-            return f"{value / unit:.3g} {name}" if value < 999.5 * unit else f"{value / unit:.0f} {name}"
-    return f"{value:.0f} bytes"
+    """Bytes in words."""
+    return MISSING if value is None else byte_size(value)
 
 
 def seconds(value: float | None) -> str:
