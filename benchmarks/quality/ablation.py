@@ -50,6 +50,10 @@ STEPS: dict[str, Sequence[Step]] = {
     "and adaptation": (adapt, partial(narrow, carry=False)),
 }
 
+STAT, VALUES = "STAT's cut, widths of least predicted damage", "and carriers: values"
+DEFAULT, SEARCH = "and carriers: up and gate, the default", "and search"
+WAYS = {STAT, *STEPS, VALUES, DEFAULT, SEARCH}
+
 
 def stepwise(steps: Sequence[Step] | None, model: Any, batches: Any, plan: statprune.Plan) -> None:
     refit(model, anatomy_of(model), batches, plan, Trace(), steps=steps)
@@ -76,6 +80,8 @@ def main() -> None:
         measured = None
         for keep in given.keep:
             there = {row["what"] for row in rows if (row["keep"], row["seed"]) == (keep, seed)}
+            if there >= WAYS:
+                continue
             measured = measured or statprune.plan(opened.model, data=samples.batches, latency=False)
             for name, make in made_by(measured, keep, samples.batches).items():
                 if name in there:
@@ -105,12 +111,12 @@ def made_by(
     def searched(model: Any) -> Any:
         return statprune.compress(model, data=batches, keep=keep, search=True).model
 
-    ways: dict[str, Callable[[Any], Any]] = {"STAT's cut, widths of least predicted damage": stat}
+    ways: dict[str, Callable[[Any], Any]] = {STAT: stat}
     for name, steps in STEPS.items():
         ways[name] = partial(stepwise, steps, batches=batches, plan=plan)
-    ways["and carriers: values"] = partial(with_values_alone, batches=batches, plan=plan)
-    ways["and carriers: up and gate, the default"] = partial(stepwise, None, batches=batches, plan=plan)
-    return ways | {"and search": searched}
+    ways[VALUES] = partial(with_values_alone, batches=batches, plan=plan)
+    ways[DEFAULT] = partial(stepwise, None, batches=batches, plan=plan)
+    return ways | {SEARCH: searched}
 
 
 def write(rows: list[dict[str, Any]]) -> None:
