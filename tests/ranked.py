@@ -37,14 +37,12 @@ MANY = ((64, 64),) * 9
 """More tokens than `share.EXACT`: whole batches, products in float32; carriers are fitted."""
 
 
-def case(
-    family: str, method: str, sizes: Any = FEW, *, config: Any = None, **options: Any
-) -> Callable[[Ranks], Any]:
+def case(family: str, method: str, sizes: Any = FEW, **options: Any) -> Callable[[Ranks], Any]:
     """A run with these options; `config`, `head` and `dtype` are the model's."""
 
     def run(ranks: Ranks, **more: Any) -> Any:
         said = dict(options)
-        model = tiny_model(family, head=said.pop("head", None), **(config or {}))
+        model = tiny_model(family, head=said.pop("head", None), **said.pop("config", {}))
         model = model.to(said.pop("dtype", torch.float32))
         given = {"keep": 0.6, "data": batches(model, *sizes), "method": method, **said, **more}
         return statprune.compress(model, ranks=ranks, **given)
