@@ -75,6 +75,21 @@ def test_errors_of_groups_are_exact_for_every_width(m: int, seed: int, at_once: 
     assert float(found.errors[m]) == 0
 
 
+@pytest.mark.parametrize(("m", "unit"), [(60, 1), (12, 3)])
+def test_where_it_stops_makes_no_difference_to_what_is_kept(m: int, unit: int) -> None:
+    _, G, B = problem(80, m, 5, 1)
+    whole = eliminate(G, B, unit=unit, damping=DAMPING)
+    for count in range(m // unit + 1):
+        found = eliminate(G, B, unit=unit, damping=DAMPING, least=count)
+        assert set(found.order[:count].tolist()) == set(whole.order[:count].tolist())
+        assert torch.equal(found.order[count:], whole.order[count:])
+        torch.testing.assert_close(found.errors[count:], whole.errors[count:])
+        assert (found.errors[:count].isinf() | (found.errors[:count] == whole.errors[:count])).all()
+    for wrong in (-1, m // unit + 1):
+        with pytest.raises(ValueError, match="number of units"):
+            eliminate(G, B, unit=unit, damping=DAMPING, least=wrong)
+
+
 def test_of_two_equal_columns_one_goes_first_and_for_nothing() -> None:
     """A group by stale costs would take both."""
     Z, _, _ = problem(300, 64, 4, 0)

@@ -115,5 +115,6 @@ def _fitted(
     dense = W.T
     kept = torch.arange(len(dense), device=W.device)
     if count < len(dense):
-        kept = eliminate(whole.G, dense + made_good.B, damping=local).order[:count].sort().values
+        chosen = eliminate(whole.G, dense + made_good.B, damping=local, least=count)
+        kept = chosen.order[:count].sort().values
     return kept, fit_consumer(whole, W, kept, made_good.damping)

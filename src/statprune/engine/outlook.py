@@ -16,6 +16,7 @@ from statprune.anatomy.producers import module_at, shape_of
 from statprune.anatomy.sites import Site
 from statprune.budget.size import size_of
 from statprune.calibration.batches import Batch, samples_in
+from statprune.engine.carrier_fits import FOR_VALUES
 from statprune.engine.carriers import MOST, noted_at, worthwhile
 from statprune.engine.latency import REPEATS, SHARES
 from statprune.engine.progress import Stage, Work
@@ -240,7 +241,8 @@ def _carried(site: Site, block: nn.Module, tokens: int, length: float, kept: flo
         mixing += Work(rows * heads * length * (h + site.head_dim), 0, 3 * rows * heads * (h + length))
         iteration += Work(elements=2 * rows * heads * h)
     producers = 2 if gated and site.carrier is not None else 1
-    return (iteration.times(ITERATIONS) + around + mixing).times(producers)
+    iterations = ITERATIONS if gated else FOR_VALUES
+    return (iteration.times(iterations) + around + mixing).times(producers)
 
 
 def _factored(site: Site, block: nn.Module, tokens: int) -> Work:

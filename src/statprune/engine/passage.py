@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from statprune.calibration.share import exact, share
 from statprune.calibration.stream import Seen, Stream, advance, until
 from statprune.engine.carriers import Notes, Observer, worthwhile
 from statprune.engine.divergence import every_row, first_of, held_out
+from statprune.linalg.gram import moment_dtype
 from statprune.linalg.held_out import Compensation
 from statprune.linalg.moments import Halves, Moments, MomentSum, in_two
 
@@ -31,19 +33,14 @@ MakeGood = Callable[[Moments, Moments], Compensation]
 class Data:
     """This process's part of the calibration data, and which of its samples are held out, (count,) int64.
 
-    `adapted` are those that producers are adapted on where that takes so many tokens; with `exact`,
-    where tokens are few, products are formed in float64.
+    `adapted` are those that producers are adapted on where that takes so many tokens; with `exact` tokens are
+    few, and products of few columns are formed in float64.
     """
 
     batches: Sequence[Batch]
     held: list[Tensor]
     adapted: Callable[[int], list[Tensor]]
     exact: bool = False
-
-    @property
-    def products(self) -> torch.dtype:
-        """The dtype in which products are formed."""
-        return torch.float64 if self.exact else torch.float32
 
     @staticmethod
     def of(batches: Sequence[Batch], ranks: Ranks) -> "Data":
@@ -125,6 +122,15 @@ class Passage:
         """Of the dtype in which the model computes."""
         return float(torch.finfo(self.thin.hidden[0].dtype).eps)
 
+    def carries(self, site: Site) -> bool:
+        """Whether the carriers of `site` can be refitted, and there are tokens enough for it."""
+        return not site.experts and worthwhile(self.block, site, self._tokens[1])
+
+    @cached_property
+    def _tokens(self) -> tuple[int, int]:
+        """Those of processes before this one, and of all."""
+        return before(self.ranks, sum(int(real.sum()) for real in self.thin.real))
+
     def moments(self, site: Site, *, noting: bool) -> tuple[Halves | None, Notes | None]:
         """Of what the consumer reads in the thin stream, and of what it should return there.
 
@@ -135,9 +141,8 @@ class Passage:
         outputs, consumer = self.dense.outputs[site.consumer], module_at(self.block, site.consumer)
         bias = consumer.bias
         pair = self.pair(site.units * site.columns, outputs[0].shape[1], bias is not None)
-        behind, tokens = before(self.ranks, sum(int(real.sum()) for real in self.thin.real))
-        wanted = noting and worthwhile(self.block, site, tokens)
-        observer = Observer(self.block, site, behind, exact=self.data.exact) if wanted else None
+        wanted = noting and self.carries(site)
+        observer = Observer(self.block, site, self._tokens[0], exact=self.data.exact) if wanted else None
         with nullcontext() if observer is None else observer.watching():
             for seen, target in self.targets(site):
                 Z = seen[site.consumer]
@@ -167,10 +172,9 @@ class Passage:
 
     def pair(self, inputs: int, outputs: int, constant: bool) -> tuple[MomentSum, MomentSum]:
         """Empty sums for the rows to fit and those held out."""
-        device = self.thin.hidden[0].device
+        device, products = self.thin.hidden[0].device, moment_dtype(inputs, few=self.data.exact)
         fit, held = (
-            MomentSum(inputs, outputs, constant=constant, device=device, products=self.data.products)
-            for _ in range(2)
+            MomentSum(inputs, outputs, constant=constant, device=device, products=products) for _ in range(2)
         )
         return fit, held
 

@@ -147,7 +147,12 @@ def _finish(
 
 
 def adapt(at: Passage, site: Site, count: int, trace: Trace) -> None:
-    """Fit the producers of `site` to what the thin stream brings them."""
+    """Fit the producers of `site` to what the thin stream brings them, where no carrier will be refitted.
+
+    A carrier's refit makes that needless: with it adaptation changes nothing on text not seen.
+    """
+    if at.carries(site):
+        return
     path = site.producers[0].path
     width = at.dense.inputs[path][0].shape[1]
     linears = [
@@ -232,7 +237,9 @@ def _chosen(
     whole, W = halves.whole(), consumer_weight(site, at.block)
     kept = torch.arange(site.units, device=W.device)
     if count < site.units:
-        chosen = eliminate(whole.G, W.T + made_good.B, unit=site.columns, damping=local)
+        fit = W.T + made_good.B
+        chosen = eliminate(whole.G, fit, unit=site.columns, damping=local, least=count)
+        del fit
         kept = chosen.order[:count].sort().values
     damping = made_good.damping
     del made_good

@@ -29,7 +29,7 @@ from statprune.engine.measure import at_site, consumer_weight, naming
 from statprune.engine.probe import Candidates, Probe
 from statprune.engine.progress import Facts, Progress, no_progress
 from statprune.linalg.elimination import eliminate
-from statprune.linalg.gram import Gram
+from statprune.linalg.gram import Gram, moment_dtype
 from statprune.linalg.held_out import LOCAL
 from statprune.linalg.least_squares import ridge
 from statprune.surgery.linear import weight_of
@@ -66,7 +66,7 @@ def survey(
     """
     errors: dict[str, Floats] = {}
     stream = before_first_block(model, anatomy, share(batches, anatomy.ranks).of(batches))
-    products = torch.float64 if exact(batches) else torch.float32
+    few = exact(batches)
     for index, block in anatomy.visited():
         sites, earlier = anatomy.sites_of_block(index), anatomy.shelf.earlier("survey", index)
         probe.stream.stand_before(index)
@@ -74,7 +74,7 @@ def survey(
             advance(stream, block, index)
             found = {site.name: _candidates_of(earlier, site) for site in sites}
         else:
-            found = _candidates(anatomy, stream, block, index, products)
+            found = _candidates(anatomy, stream, block, index, few)
             anatomy.shelf.note("survey", index, _state_of(found))
         for site in sites:
             errors[site.name] = found[site.name].error
@@ -88,14 +88,14 @@ def survey(
 
 
 def _candidates(
-    anatomy: Anatomy, stream: Stream, block: nn.Module, index: int, products: torch.dtype
+    anatomy: Anatomy, stream: Stream, block: nn.Module, index: int, few: bool
 ) -> dict[str, Candidates]:
     """Advance the stream by one block, and say of each of its sites what it could become.
 
-    Sums are of products formed in `products`; float32 is far finer than the fits' damping.
+    With `few` tokens sums are formed as `moment_dtype` has it; float32 is far finer than the fits' damping.
     """
     ranks, sites = anatomy.ranks, anatomy.sites_of_block(index)
-    seen = {site.name: _empty(site, block, products) for site in sites}
+    seen = {site.name: _empty(site, block, few) for site in sites}
     advance(stream, block, index, {site.consumer: naming(seen[site.name].update, site) for site in sites})
     found: dict[str, Candidates] = {}
     wholes: dict[str, Gram] = {}
@@ -129,11 +129,13 @@ def _candidates_of(state: State, site: Site) -> Candidates:
     return Candidates(state.tensors[site.name].numpy(), weights)
 
 
-def _empty(site: Site, block: nn.Module, products: torch.dtype) -> Gram | Readings:
+def _empty(site: Site, block: nn.Module, few: bool) -> Gram | Readings:
+    columns = site.units * site.columns
+    products = moment_dtype(columns, few=few)
     if site.experts:
         return Readings(site, block, products)
     device = weight_of(module_at(block, site.consumer)).device
-    return Gram(site.units * site.columns, device=device, product_dtype=products)
+    return Gram(columns, device=device, product_dtype=products)
 
 
 def _of_site(site: Site, block: nn.Module, G: Tensor) -> Candidates:

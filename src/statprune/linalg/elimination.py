@@ -17,6 +17,7 @@ NeurIPS 2023.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 import torch
@@ -43,6 +44,7 @@ class Elimination:
         order: (units,) int64, units in the order in which they are kept: the last one goes first.
         errors: (units + 1,) float64 on the CPU; by how much keeping only order[:k] raises the minimum of
             ||Y - Z B||^2 + lambda ||B||^2 over that of keeping all; never increasing, 0 at full width.
+            Infinite where elimination did not get: fewer units have no order among themselves.
     """
 
     order: Tensor
@@ -56,8 +58,9 @@ def eliminate(
     unit: int = 1,
     damping: float,
     at_once: float = AT_ONCE,
+    least: int = 0,
 ) -> Elimination:
-    """Take units of `unit` columns away, the cheapest first, until none is left.
+    """Take units of `unit` columns away, the cheapest first, until `least` or a few fewer are left.
 
     lambda is `damping` times the mean diagonal of G. Units of several columns go one by one. Units of one
     column go in groups of `at_once` of those left (at least one): among the cheapest, CANDIDATES times as
@@ -66,7 +69,8 @@ def eliminate(
     meanwhile. Cost: about 2 m^3 FLOP.
 
     Raises:
-        ValueError: G is not square, not of whole units, or B does not match it; or at_once is not a share.
+        ValueError: G is not square, not of whole units, or B does not match it; at_once is not a share, or
+            least not a number of units.
         NonFiniteError: G or B holds NaN or infinity.
         NumericalError: the damped G has no Cholesky factor, whatever the rescue.
     """
@@ -76,6 +80,8 @@ def eliminate(
         raise ValueError(f"B has {B.shape[0]} rows for {G.shape[0]} columns; pass one for each.")
     if not 0 < at_once <= 1:
         raise ValueError(f"at_once is {at_once!r}; pass a share above 0 and at most 1.")
+    if not 0 <= least <= units:
+        raise ValueError(f"least is {least!r}; pass a number of units, 0 to {units}.")
     # The inverse itself is what is downdated; it comes from the factor, of a matrix that is damped, in whose
     # memory it stays.
     P = damped_factor(G, damping).lower
@@ -83,7 +89,7 @@ def eliminate(
     left = torch.arange(units, device=G.device)
     taken: list[Tensor] = []
     added: list[Tensor] = []
-    while left.numel():
+    while left.numel() > least:
         costs = _costs(P, B, unit)
         count = max(1, int(left.numel() * at_once)) if unit == 1 else 1
         if count == 1:
@@ -99,9 +105,12 @@ def eliminate(
         stays = torch.ones_like(left, dtype=torch.bool)
         stays[chosen] = False
         left = left[stays]
-    increases = torch.cat([step.double().cpu() for step in added])
-    errors = torch.cat([increases.cumsum(0).flip(0), increases.new_zeros(1)])
-    return Elimination(order=torch.cat(taken).flip(0), errors=errors)
+    none = torch.zeros(0, dtype=torch.float64, device="cpu")
+    errors = torch.cat([none, *(step.double().cpu() for step in added)]).cumsum(0).flip(0)
+    beyond = errors.new_full((left.numel(),), inf)
+    return Elimination(
+        order=torch.cat([*taken, left]).flip(0), errors=torch.cat([beyond, errors, errors.new_zeros(1)])
+    )
 
 
 def _costs(P: Tensor, B: Tensor, unit: int) -> Tensor:

@@ -20,6 +20,17 @@ from statprune.linalg.pivoted_cholesky import by_pivoted_cholesky
 _ROWS = 4096  # rows in one product: bounds both the cast copy and the rounding of a float32 product
 _PANEL = 384  # columns in one product of the upper triangle
 
+FEW_COLUMNS = 512
+"""Fewer columns than that are summed in float64 where rows are few, too: it costs next to nothing."""
+
+
+def moment_dtype(columns: int, *, few: bool) -> torch.dtype:
+    """In which dtype products for damped fits are formed: float64 of `few` rows and columns, else float32.
+
+    In float64 it makes no difference how rows come in batches.
+    """
+    return torch.float64 if few and columns < FEW_COLUMNS else torch.float32
+
 
 class Gram:
     """Z^T Z of all rows seen, (width, width); an `Accumulator`.

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 from torch import Tensor
 
@@ -73,8 +74,12 @@ def compensation(
         NumericalError: a damped Gram matrix has no Cholesky factor, whatever the rescue.
     """
     found = [Compensation(lost.C.new_zeros(()).expand_as(lost.C), NONE, 1.0)]
+    before = inf
     for damping in dampings if held.energy > 0 and _any(lost.G) else ():
         found.append(_tried(lost, held, damping))
+        if found[-1].held_out > before:  # smaller ones follow noise further
+            break
+        before = found[-1].held_out
         least = min(each.held_out for each in found)
         # What is too far from the least stays so: its fit is not kept.
         found = [each for each in found if each.held_out <= least + NEARLY * (1 - least)]
