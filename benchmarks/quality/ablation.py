@@ -8,7 +8,7 @@ Writes ablation.md, which RESULTS.md includes. All rows but the search's have th
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from math import log
 from statistics import median
@@ -22,7 +22,7 @@ from benchmarks.quality.report import HERE
 from benchmarks.quality.subjects import decoder
 from statprune.anatomy.lookup import anatomy_of
 from statprune.budget.allocate import Budget
-from statprune.engine.refit import Step, adapt, narrow, refit
+from statprune.engine.refit import Step, narrow, refit
 from statprune.engine.trace import Trace
 from statprune.linalg.held_out import NONE, Compensation
 from statprune.linalg.moments import Moments
@@ -43,27 +43,51 @@ def fixed(damping: float, lost: Moments, held: Moments) -> Compensation:
     return Compensation(B, damping, held.error(B) / held.energy if held.energy > 0 else 1.0)
 
 
-STEPS: dict[str, Sequence[Step]] = {
-    "elimination, local fit on the thin stream": (partial(narrow, make_good=nothing, carry=False),),
-    "compensation, damping 1e-3": (partial(narrow, make_good=partial(fixed, 1e-3), carry=False),),
-    "compensation, damping by held-out samples": (partial(narrow, carry=False),),
-    "and adaptation": (adapt, partial(narrow, carry=False)),
-}
+@dataclass(frozen=True)
+class To:
+    """What a model is narrowed on, and to: a plan, of which `keep` was the budget."""
 
-STAT, VALUES = "STAT's cut, widths of least predicted damage", "and carriers: values"
-DEFAULT, SEARCH = "and carriers: up and gate, the default", "and search"
-WAYS = {STAT, *STEPS, VALUES, DEFAULT, SEARCH}
+    batches: list[Any]
+    plan: statprune.Plan
+    keep: float
 
 
-def stepwise(steps: Sequence[Step] | None, model: Any, batches: Any, plan: statprune.Plan) -> None:
-    refit(model, anatomy_of(model), batches, plan, Trace(), steps=steps)
+def stat(model: Any, to: To) -> None:
+    """STAT's correction, at the widths of this plan."""
+    statprune.compress(model, data=to.batches, plan=dict(to.plan.widths), method="stat")
 
 
-def with_values_alone(model: Any, batches: Any, plan: statprune.Plan) -> None:
+def stepwise(steps: Sequence[Step] | None, model: Any, to: To) -> None:
+    """The refit with these steps at every site, or those of the default."""
+    refit(model, anatomy_of(model), to.batches, to.plan, Trace(), steps=steps)
+
+
+def with_values_alone(model: Any, to: To) -> None:
     """As the default, but the producers of perceptrons stay as they are."""
     anatomy = anatomy_of(model)
     sites = tuple(replace(site, activation=None) for site in anatomy.sites)
-    refit(model, replace(anatomy, sites=sites), batches, plan, Trace())
+    refit(model, replace(anatomy, sites=sites), to.batches, to.plan, Trace())
+
+
+def searched(model: Any, to: To) -> None:
+    """The default, with widths that the search finds for the same budget."""
+    statprune.compress(model, data=to.batches, keep=to.keep, search=True)
+
+
+WAYS: dict[str, Callable[[Any, To], None]] = {
+    "STAT's cut, widths of least predicted damage": stat,
+    "elimination, local fit on the thin stream": partial(
+        stepwise, (partial(narrow, make_good=nothing, carry=False),)
+    ),
+    "compensation, damping 1e-3": partial(
+        stepwise, (partial(narrow, make_good=partial(fixed, 1e-3), carry=False),)
+    ),
+    "compensation, damping by held-out samples": partial(stepwise, (partial(narrow, carry=False),)),
+    "and carriers: values": with_values_alone,
+    "and carriers: up and gate, the default": partial(stepwise, None),
+    "and search": searched,
+}
+"""Each row's way to narrow a model in place."""
 
 
 def main() -> None:
@@ -80,51 +104,27 @@ def main() -> None:
         measured = None
         for keep in given.keep:
             there = {row["what"] for row in rows if (row["keep"], row["seed"]) == (keep, seed)}
-            if there >= WAYS:
-                continue
-            measured = measured or statprune.plan(opened.model, data=samples.batches, latency=False)
-            for name, make in made_by(measured, keep, samples.batches).items():
-                if name in there:
-                    continue
+            for name in [each for each in WAYS if each not in there]:
+                measured = measured or statprune.plan(opened.model, data=samples.batches, latency=False)
+                plan = measured.allocate(Budget(keep, measured.price("params")), "per-layer")
                 model = subject.open().model
                 with torch.no_grad():
-                    model = make(model) or model
+                    WAYS[name](model, To(samples.batches, plan, keep))
                 damage = {
                     key: log(found / dense[key])
                     for key, found in subject.judge(model, opened.tokenizer).items()
                 }
                 rows.append({"what": name, "keep": keep, "seed": seed, "damage": damage})
                 print(rows[-1], flush=True)
-            RESULTS.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+                RESULTS.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     write(rows)
-
-
-def made_by(
-    measured: statprune.Measurement, keep: float, batches: list[Any]
-) -> dict[str, Callable[[Any], Any]]:
-    """Each row's way to narrow a model in place."""
-    plan = measured.allocate(Budget(keep, measured.price("params")), "per-layer")
-
-    def stat(model: Any) -> Any:
-        return statprune.compress(model, data=batches, plan=dict(plan.widths), method="stat").model
-
-    def searched(model: Any) -> Any:
-        return statprune.compress(model, data=batches, keep=keep, search=True).model
-
-    ways: dict[str, Callable[[Any], Any]] = {STAT: stat}
-    for name, steps in STEPS.items():
-        ways[name] = partial(stepwise, steps, batches=batches, plan=plan)
-    ways[VALUES] = partial(with_values_alone, batches=batches, plan=plan)
-    ways[DEFAULT] = partial(stepwise, None, batches=batches, plan=plan)
-    return ways | {SEARCH: searched}
 
 
 def write(rows: list[dict[str, Any]]) -> None:
     keeps = sorted({row["keep"] for row in rows}, reverse=True)
-    names = list(dict.fromkeys(row["what"] for row in rows))
     columns = [(keep, metric) for keep in keeps for metric in ("WikiText-2", "C4")]
     lines = []
-    for name in names:
+    for name in WAYS:
         cells = []
         for keep, metric in columns:
             found = [row["damage"][metric] for row in rows if (row["what"], row["keep"]) == (name, keep)]

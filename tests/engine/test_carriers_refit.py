@@ -43,6 +43,16 @@ def test_few_tokens_leave_them_alone() -> None:
     assert error("llama", carry=True, batches=few) == error("llama", carry=False, batches=few)
 
 
+@pytest.mark.parametrize(("rows", "stay"), [(200, True), (60, False)])
+def test_other_producers_stay_where_carriers_are_refitted(rows: int, stay: bool) -> None:
+    """With fewer tokens they are adapted to what the thin stream brings."""
+    model = tiny_model("llama")
+    before = weight_of(module_at(anatomy_of(model).blocks[2], "self_attn.q_proj")).clone()
+    made = statprune.compress(model, data=many(model, rows), plan=PLAN).model
+    after = weight_of(module_at(anatomy_of(made).blocks[2], "self_attn.q_proj"))
+    assert torch.equal(before, after) == stay
+
+
 def test_no_more_is_noted_than_fits(monkeypatch) -> None:
     model = tiny_model("llama")
     site, block = anatomy_of(model).sites[1], anatomy_of(model).blocks[0]

@@ -7,6 +7,7 @@ from matrices import three
 from torch import Tensor
 
 from statprune.errors import NonFiniteError, NumericalError
+from statprune.linalg import held_out as rule
 from statprune.linalg.checks import require_finite
 from statprune.linalg.held_out import (
     DAMPINGS,
@@ -122,6 +123,19 @@ def test_the_rows_held_out_decide() -> None:
     contrary[300:] *= -1
     assert compensation(*lost_moments(D, Z)).damping < NONE
     assert compensation(*lost_moments(contrary, Z)).damping == NONE
+
+
+def test_once_the_rows_held_out_are_served_worse_no_smaller_damping_is_tried(monkeypatch) -> None:
+    """Of pure noise each smaller one follows more; of what is linear each serves better."""
+    tried, seen = rule._tried, []
+    monkeypatch.setattr(rule, "_tried", lambda *given: seen.append(given[2]) or tried(*given))
+    Z, W, _ = data(1)
+    noise = torch.randn(ROWS, OUT, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    for lost, count in ((noise, 2), (Z @ W.T, len(DAMPINGS))):
+        fit, held, _ = sums(Z, lost, constant=False)
+        seen.clear()
+        compensation(fit, held)
+        assert seen == list(DAMPINGS[:count])
 
 
 def test_of_dampings_that_are_nearly_equal_the_largest_is_taken() -> None:

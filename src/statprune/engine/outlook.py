@@ -211,7 +211,7 @@ def _eliminated(site: Site, outputs: int) -> Work:
 
 
 def _refitted(site: Site, block: nn.Module, tokens: int, length: float, units: float) -> Work:
-    """Adaptation, choice, fit, and where it is done the carrier's refit."""
+    """Choice, fit, and either adaptation or the carrier's refit."""
     m, h = _columns(site), _width(site, block)
     count, rows = _each(site, tokens)
     kept = units * site.columns
@@ -219,10 +219,9 @@ def _refitted(site: Site, block: nn.Module, tokens: int, length: float, units: f
     adapting = Work(adapted * 1.5 * h * h, len(DAMPINGS) * 2.2 * h**3, 8 * adapted * h)
     fits = len(DAMPINGS) * (m**3 / 6 + 2 * m * m * h) + 3 * m * m * h
     fitting = Work(rows * m * (m / 2 + h), fits + kept**3 / 3 + 2 * kept * kept * h, rows * (8 * m + 8 * h))
-    work = adapting + (fitting + _eliminated(site, h)).times(count)
-    if site.experts or not worthwhile(block, site, tokens):
-        return work
-    return work + _carried(site, block, tokens, length, kept)
+    carries = not site.experts and worthwhile(block, site, tokens)
+    besides = _carried(site, block, tokens, length, kept) if carries else adapting
+    return besides + (fitting + _eliminated(site, h)).times(count)
 
 
 def _carried(site: Site, block: nn.Module, tokens: int, length: float, kept: float) -> Work:

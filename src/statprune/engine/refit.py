@@ -3,8 +3,9 @@
 The calibration data walks through the network in two streams, dense and thin. At every block, first the dense
 stream passes it; then its sites are narrowed for the thin stream, attention before feed-forward:
 
-    adapt      the producers read what the thin stream brings; they are fitted to see what the dense one
-               brings:         W <- W (1 + M)^T   with   x_dense ~ x_thin (1 + M)
+    adapt      the producers read what the thin stream brings; where tokens are too few to carry, they are
+               fitted to see what the dense one brings:
+                               W <- W (1 + M)^T   with   x_dense ~ x_thin (1 + M)
     choose     units go one group after the other, the one first that the consumer misses least once the
                others are fitted again                      (linalg/elimination.py)
     fit        the consumer's new weight brings the thin hidden state as near to the dense one as the kept
@@ -79,8 +80,8 @@ def refit(
     from an earlier run is not made again.
 
     Cost: about three forward passes, for every site a Gram matrix and an elimination, and where there are
-    tokens enough five passes through its carrier and consumer, there and back. Memory: both streams, one
-    block's dense inputs and outputs, and what one site's carrier is fitted on.
+    tokens enough up to five passes through each carrier and its consumer, there and back. Memory: both
+    streams, one block's dense inputs and outputs, and what one site's carrier is fitted on.
     """
     data = Data.of(batches, anatomy.ranks)
     dense = before_first_block(model, anatomy, data.batches)
@@ -149,7 +150,7 @@ def _finish(
 def adapt(at: Passage, site: Site, count: int, trace: Trace) -> None:
     """Fit the producers of `site` to what the thin stream brings them, where no carrier will be refitted.
 
-    A carrier's refit makes that needless: with it adaptation changes nothing on text not seen.
+    Where one is, adaptation changes nothing on text not seen (benchmarks/log.md).
     """
     if at.carries(site):
         return
