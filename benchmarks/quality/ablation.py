@@ -66,7 +66,7 @@ def with_values_alone(model: Any, to: To) -> None:
     """As the default, but the producers of perceptrons stay as they are."""
     anatomy = anatomy_of(model)
     sites = tuple(replace(site, activation=None) for site in anatomy.sites)
-    refit(model, replace(anatomy, sites=sites), to.batches, to.plan, Trace())
+    refit(model, replace(anatomy, sites=sites), to.batches, to.plan, Trace(), steps=(narrow,))
 
 
 def searched(model: Any, to: To) -> None:
@@ -104,9 +104,12 @@ def main() -> None:
         measured = None
         for keep in given.keep:
             there = {row["what"] for row in rows if (row["keep"], row["seed"]) == (keep, seed)}
-            for name in [each for each in WAYS if each not in there]:
-                measured = measured or statprune.plan(opened.model, data=samples.batches, latency=False)
-                plan = measured.allocate(Budget(keep, measured.price("params")), "per-layer")
+            missing = [name for name in WAYS if name not in there]
+            if not missing:
+                continue
+            measured = measured or statprune.plan(opened.model, data=samples.batches, latency=False)
+            plan = measured.allocate(Budget(keep, measured.price("params")), "per-layer")
+            for name in missing:
                 model = subject.open().model
                 with torch.no_grad():
                     WAYS[name](model, To(samples.batches, plan, keep))

@@ -3,11 +3,13 @@
 import pytest
 import torch
 
+import statprune
 from statprune.anatomy.lookup import anatomy_of
 from statprune.engine.backends import ROWS_FOR_FLOAT32, maker
 from statprune.engine.trial import least_read
+from statprune.linalg import gram
 from statprune.linalg.gram import Gram
-from tests.tiny import tiny_model
+from tests.tiny import tiny_batch, tiny_model
 
 COLUMNS = 24
 
@@ -59,3 +61,21 @@ def test_few_rows_at_a_site_are_multiplied_in_float64_however_many_tokens_there_
         rows = torch.randn(64, COLUMNS, generator=torch.Generator().manual_seed(1))
         found = summed(torch.float32, 10**6, rows, least)
         assert bool(((found - rows.double().T @ rows.double()).abs() <= 1e-12).all()) == exact
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_of_few_tokens_only_wide_sites_of_a_refit_are_multiplied_in_float32(monkeypatch, dtype) -> None:
+    """And none of a model in float64."""
+
+    def refitted(few_columns: int) -> torch.Tensor:
+        monkeypatch.setattr(gram, "FEW_COLUMNS", few_columns)
+        model = tiny_model("llama").to(dtype)
+        site = anatomy_of(model).sites[1]
+        assert site.units * site.columns == 40
+        data = [tiny_batch(model, rows=20, length=12, seed=1)]
+        made = statprune.compress(model, data=data, plan={site.name: 21}, method="refit").model
+        return made.model.layers[0].mlp.down_proj.weight.detach()
+
+    narrow, wide = refitted(41), refitted(40)
+    torch.testing.assert_close(narrow, wide, rtol=1e-4, atol=1e-5)
+    assert torch.equal(narrow, wide) == (dtype == torch.float64)

@@ -10,7 +10,9 @@ from statprune.anatomy.ranks import Ranks
 from statprune.calibration.batches import MASKS, Batch, samples_in
 
 EXACT = 2**13
-"""Up to so many tokens products are formed in float64: then it makes no difference how batches are cut."""
+"""Up to so many tokens products are formed in float64: then it makes no difference how batches are cut.
+
+But for those of wide sites in a refit (`linalg.gram.moment_dtype`), which other batches move by 1e-6."""
 
 UNEVEN = 1.25
 """How much more than its even share a process may take, for batches to stay whole where tokens are few."""
@@ -45,7 +47,7 @@ class Share:
 
 
 def exact(batches: Sequence[Batch]) -> bool:
-    """Whether there are so few tokens that products are formed in float64."""
+    """Whether there are so few tokens that products are formed in float64, but for a refit's wide sites."""
     return sum(int(batch[mask].sum()) for batch in batches for mask in MASKS if mask in batch) <= EXACT
 
 

@@ -205,9 +205,9 @@ def _surveyed(site: Site, block: nn.Module, tokens: int) -> Work:
     return own.times(count)
 
 
-def _eliminated(site: Site, outputs: int) -> Work:
-    m = _columns(site)
-    return Work(algebra=1.2 * m**3 + m * m * outputs, calls=CALLS_UNIT * site.units)
+def _eliminated(site: Site, outputs: int, units: float = 0) -> Work:
+    m, kept = _columns(site), units * site.columns
+    return Work(algebra=1.2 * m**3 - 0.5 * kept**3 + m * m * outputs, calls=CALLS_UNIT * (site.units - units))
 
 
 def _refitted(site: Site, block: nn.Module, tokens: int, length: float, units: float) -> Work:
@@ -221,7 +221,7 @@ def _refitted(site: Site, block: nn.Module, tokens: int, length: float, units: f
     fitting = Work(rows * m * (m / 2 + h), fits + kept**3 / 3 + 2 * kept * kept * h, rows * (8 * m + 8 * h))
     carries = not site.experts and worthwhile(block, site, tokens)
     besides = _carried(site, block, tokens, length, kept) if carries else adapting
-    return besides + (fitting + _eliminated(site, h)).times(count)
+    return besides + (fitting + _eliminated(site, h, units)).times(count)
 
 
 def _carried(site: Site, block: nn.Module, tokens: int, length: float, kept: float) -> Work:

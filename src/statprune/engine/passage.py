@@ -19,7 +19,7 @@ from statprune.calibration.reading import Reader, real_rows
 from statprune.calibration.routing import hidden_of
 from statprune.calibration.share import exact, share
 from statprune.calibration.stream import Seen, Stream, advance, until
-from statprune.engine.carriers import Notes, Observer, worthwhile
+from statprune.engine.carriers import KernelCalls, Notes, Observer, worthwhile
 from statprune.engine.divergence import every_row, first_of, held_out
 from statprune.linalg.gram import moment_dtype
 from statprune.linalg.held_out import Compensation
@@ -63,10 +63,14 @@ class Data:
 
 @dataclass
 class Dense:
-    """What the dense stream did at one block, one entry a batch, (tokens, width), padding removed."""
+    """What the dense stream did at one block, one entry a batch, (tokens, width), padding removed.
+
+    `kernel` says whether its attention called torch's kernel.
+    """
 
     inputs: dict[str, Room] = field(default_factory=dict)
     outputs: dict[str, Room] = field(default_factory=dict)
+    kernel: bool = False
 
 
 def observed(anatomy: Anatomy, dense: Stream, block: nn.Module, index: int) -> Dense:
@@ -81,14 +85,16 @@ def observed(anatomy: Anatomy, dense: Stream, block: nn.Module, index: int) -> D
     dense.stand_before(index)
     seen.inputs[BLOCK] = room()
     seen.inputs[BLOCK].extend(rows_of(dense))
-    advance(
-        dense,
-        block,
-        index,
-        {path: _noting(seen.inputs[path]) for path in inputs},
-        {path: notes.append for path, notes in seen.outputs.items()},
-        whole=True,
-    )
+    with KernelCalls() as kernel:
+        advance(
+            dense,
+            block,
+            index,
+            {path: _noting(seen.inputs[path]) for path in inputs},
+            {path: notes.append for path, notes in seen.outputs.items()},
+            whole=True,
+        )
+    seen.kernel = kernel.count > 0
     return seen
 
 
@@ -124,7 +130,8 @@ class Passage:
 
     def carries(self, site: Site) -> bool:
         """Whether the carriers of `site` can be refitted, and there are tokens enough for it."""
-        return not site.experts and worthwhile(self.block, site, self._tokens[1])
+        known = not site.experts and (site.kind == "feed_forward" or self.dense.kernel)
+        return worthwhile(self.block, site, self._tokens[1]) and known
 
     @cached_property
     def _tokens(self) -> tuple[int, int]:
@@ -172,7 +179,8 @@ class Passage:
 
     def pair(self, inputs: int, outputs: int, constant: bool) -> tuple[MomentSum, MomentSum]:
         """Empty sums for the rows to fit and those held out."""
-        device, products = self.thin.hidden[0].device, moment_dtype(inputs, few=self.data.exact)
+        stream = self.thin.hidden[0]
+        device, products = stream.device, moment_dtype(inputs, stream.dtype, few=self.data.exact)
         fit, held = (
             MomentSum(inputs, outputs, constant=constant, device=device, products=products) for _ in range(2)
         )

@@ -3,7 +3,7 @@
 The calibration data walks through the network in two streams, dense and thin. At every block, first the dense
 stream passes it; then its sites are narrowed for the thin stream, attention before feed-forward:
 
-    adapt      the producers read what the thin stream brings; where tokens are too few to carry, they are
+    adapt      the producers read what the thin stream brings; where none of them is carried, they are
                fitted to see what the dense one brings:
                                W <- W (1 + M)^T   with   x_dense ~ x_thin (1 + M)
     choose     units go one group after the other, the one first that the consumer misses least once the
@@ -147,12 +147,13 @@ def _finish(
     trace.divergence, trace.damage = ranks.same(told)
 
 
-def adapt(at: Passage, site: Site, count: int, trace: Trace) -> None:
-    """Fit the producers of `site` to what the thin stream brings them, where no carrier will be refitted.
+def adapt(at: Passage, site: Site, count: int, trace: Trace, carry: bool = True) -> None:
+    """Fit the producers of `site` to what the thin stream brings them.
 
-    Where one is, adaptation changes nothing on text not seen (benchmarks/log.md).
+    With `carry` not where carriers will be refitted: there it changes nothing on text not seen
+    (benchmarks/log.md).
     """
-    if at.carries(site):
+    if carry and at.carries(site):
         return
     path = site.producers[0].path
     width = at.dense.inputs[path][0].shape[1]
@@ -238,9 +239,7 @@ def _chosen(
     whole, W = halves.whole(), consumer_weight(site, at.block)
     kept = torch.arange(site.units, device=W.device)
     if count < site.units:
-        fit = W.T + made_good.B
-        chosen = eliminate(whole.G, fit, unit=site.columns, damping=local, least=count)
-        del fit
+        chosen = eliminate(whole.G, W.T + made_good.B, unit=site.columns, damping=local, least=count)
         kept = chosen.order[:count].sort().values
     damping = made_good.damping
     del made_good

@@ -95,7 +95,7 @@ def _candidates(
     With `few` tokens sums are formed as `moment_dtype` has it; float32 is far finer than the fits' damping.
     """
     ranks, sites = anatomy.ranks, anatomy.sites_of_block(index)
-    seen = {site.name: _empty(site, block, few) for site in sites}
+    seen = {site.name: _empty(site, block, stream.hidden[0].dtype, few) for site in sites}
     advance(stream, block, index, {site.consumer: naming(seen[site.name].update, site) for site in sites})
     found: dict[str, Candidates] = {}
     wholes: dict[str, Gram] = {}
@@ -129,9 +129,9 @@ def _candidates_of(state: State, site: Site) -> Candidates:
     return Candidates(state.tensors[site.name].numpy(), weights)
 
 
-def _empty(site: Site, block: nn.Module, few: bool) -> Gram | Readings:
+def _empty(site: Site, block: nn.Module, dtype: torch.dtype, few: bool) -> Gram | Readings:
     columns = site.units * site.columns
-    products = moment_dtype(columns, few=few)
+    products = moment_dtype(columns, dtype, few=few)
     if site.experts:
         return Readings(site, block, products)
     device = weight_of(module_at(block, site.consumer)).device

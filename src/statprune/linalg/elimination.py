@@ -41,10 +41,11 @@ class Elimination:
     """An order of the units, and what every width costs.
 
     Attributes:
-        order: (units,) int64, units in the order in which they are kept: the last one goes first.
+        order: (units,) int64, units in the order in which they are kept: the last one goes first. Those to
+            which elimination did not get come first, in no order.
         errors: (units + 1,) float64 on the CPU; by how much keeping only order[:k] raises the minimum of
             ||Y - Z B||^2 + lambda ||B||^2 over that of keeping all; never increasing, 0 at full width.
-            Infinite where elimination did not get: fewer units have no order among themselves.
+            Infinite where elimination did not get.
     """
 
     order: Tensor
@@ -66,7 +67,7 @@ def eliminate(
     column go in groups of `at_once` of those left (at least one): among the cheapest, CANDIDATES times as
     many, they are taken one by one and exactly, and only then is the rest downdated. Errors are exact; the
     order is that of taking the cheapest of all each time, unless one that was no candidate has become cheaper
-    meanwhile. Cost: about 2 m^3 FLOP.
+    meanwhile. Cost: about 2 m^3 FLOP, less with `least`.
 
     Raises:
         ValueError: G is not square, not of whole units, or B does not match it; at_once is not a share, or

@@ -24,12 +24,13 @@ FEW_COLUMNS = 512
 """Fewer columns than that are summed in float64 where rows are few, too: it costs next to nothing."""
 
 
-def moment_dtype(columns: int, *, few: bool) -> torch.dtype:
-    """In which dtype products for damped fits are formed: float64 of `few` rows and columns, else float32.
+def moment_dtype(columns: int, dtype: torch.dtype, *, few: bool) -> torch.dtype:
+    """In which dtype products for damped fits are formed, of rows of this `dtype`.
 
-    In float64 it makes no difference how rows come in batches.
+    float64 of `few` rows, if there are few columns or rows are in float64 themselves: then it makes no
+    difference how they come in batches. Else float32.
     """
-    return torch.float64 if few and columns < FEW_COLUMNS else torch.float32
+    return torch.float64 if few and (columns < FEW_COLUMNS or dtype == torch.float64) else torch.float32
 
 
 class Gram:

@@ -70,6 +70,9 @@ def compensation(
 ) -> Compensation:
     """The fit of D on all columns whose damping serves the rows held out best, or nearly so.
 
+    `dampings` come largest first; behind one that serves those rows worse than the one before it, none is
+    tried.
+
     Raises:
         NumericalError: a damped Gram matrix has no Cholesky factor, whatever the rescue.
     """
@@ -77,7 +80,7 @@ def compensation(
     before = inf
     for damping in dampings if held.energy > 0 and _any(lost.G) else ():
         found.append(_tried(lost, held, damping))
-        if found[-1].held_out > before:  # smaller ones follow noise further
+        if found[-1].held_out > before:  # smaller ones would follow noise further
             break
         before = found[-1].held_out
         least = min(each.held_out for each in found)
