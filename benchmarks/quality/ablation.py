@@ -22,7 +22,7 @@ from benchmarks.quality.report import HERE
 from benchmarks.quality.subjects import decoder
 from statprune.anatomy.lookup import anatomy_of
 from statprune.budget.allocate import Budget
-from statprune.engine.refit import Step, narrow, refit
+from statprune.engine.refit import Step, adapt, narrow, refit
 from statprune.engine.trace import Trace
 from statprune.linalg.held_out import NONE, Compensation
 from statprune.linalg.moments import Moments
@@ -66,7 +66,7 @@ def with_values_alone(model: Any, to: To) -> None:
     """As the default, but the producers of perceptrons stay as they are."""
     anatomy = anatomy_of(model)
     sites = tuple(replace(site, activation=None) for site in anatomy.sites)
-    refit(model, replace(anatomy, sites=sites), to.batches, to.plan, Trace(), steps=(narrow,))
+    refit(model, replace(anatomy, sites=sites), to.batches, to.plan, Trace())
 
 
 def searched(model: Any, to: To) -> None:
@@ -83,6 +83,7 @@ WAYS: dict[str, Callable[[Any, To], None]] = {
         stepwise, (partial(narrow, make_good=partial(fixed, 1e-3), carry=False),)
     ),
     "compensation, damping by held-out samples": partial(stepwise, (partial(narrow, carry=False),)),
+    "and adaptation": partial(stepwise, (adapt, partial(narrow, carry=False))),
     "and carriers: values": with_values_alone,
     "and carriers: up and gate, the default": partial(stepwise, None),
     "and search": searched,

@@ -25,9 +25,6 @@ from statprune.surgery.linear import add_to_bias, set_weight, weight_of
 AGAIN = 1e-1
 """Damping of the consumer's fit after that of a carrier, towards what it is."""
 
-FOR_VALUES = 2
-"""Iterations of conjugate gradients: what values would gain beyond is mostly noise of the samples."""
-
 STEPS = (1.0, 0.5, 0.25)
 """Shares of a step that are tried."""
 
@@ -45,9 +42,7 @@ def fit_values(block: nn.Module, site: Site, reading: Mixed, Z: Tensor, target: 
     missing = consumer.missing(Z, target)
     if carrier is None or not bool(missing.any()):
         return
-    D = refit_producer(
-        reading, consumer.weight(Z.dtype), missing, constant=consumer.constant, iterations=FOR_VALUES
-    )
+    D = refit_producer(reading, consumer.weight(Z.dtype), missing, constant=consumer.constant)
     del missing
     if _Rows.of(block, carrier, len(reading.F) // reading.group).add(D) is None:
         return

@@ -175,18 +175,6 @@ class Part:
         return Part(inputs, torch.cat([part.target for part in parts]), torch.cat(read) if read else None)
 
 
-class KernelCalls(TorchFunctionMode):
-    """Counts how often torch's attention kernel is called."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += func is KERNEL
-        return func(*args, **(kwargs or {}))
-
-
 class _Kernel(TorchFunctionMode):
     """Notes what the attention kernel is called with."""
 

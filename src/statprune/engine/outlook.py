@@ -16,7 +16,6 @@ from statprune.anatomy.producers import module_at, shape_of
 from statprune.anatomy.sites import Site
 from statprune.budget.size import size_of
 from statprune.calibration.batches import Batch, samples_in
-from statprune.engine.carrier_fits import FOR_VALUES
 from statprune.engine.carriers import MOST, noted_at, worthwhile
 from statprune.engine.latency import REPEATS, SHARES
 from statprune.engine.progress import Stage, Work
@@ -211,7 +210,7 @@ def _eliminated(site: Site, outputs: int, units: float = 0) -> Work:
 
 
 def _refitted(site: Site, block: nn.Module, tokens: int, length: float, units: float) -> Work:
-    """Choice, fit, and either adaptation or the carrier's refit."""
+    """Adaptation, choice, fit, and where it is done the carrier's refit."""
     m, h = _columns(site), _width(site, block)
     count, rows = _each(site, tokens)
     kept = units * site.columns
@@ -219,9 +218,10 @@ def _refitted(site: Site, block: nn.Module, tokens: int, length: float, units: f
     adapting = Work(adapted * 1.5 * h * h, len(DAMPINGS) * 2.2 * h**3, 8 * adapted * h)
     fits = len(DAMPINGS) * (m**3 / 6 + 2 * m * m * h) + 3 * m * m * h
     fitting = Work(rows * m * (m / 2 + h), fits + kept**3 / 3 + 2 * kept * kept * h, rows * (8 * m + 8 * h))
-    carries = not site.experts and worthwhile(block, site, tokens)
-    besides = _carried(site, block, tokens, length, kept) if carries else adapting
-    return besides + (fitting + _eliminated(site, h, units)).times(count)
+    work = adapting + (fitting + _eliminated(site, h, units)).times(count)
+    if site.experts or not worthwhile(block, site, tokens):
+        return work
+    return work + _carried(site, block, tokens, length, kept)
 
 
 def _carried(site: Site, block: nn.Module, tokens: int, length: float, kept: float) -> Work:
@@ -240,8 +240,7 @@ def _carried(site: Site, block: nn.Module, tokens: int, length: float, kept: flo
         mixing += Work(rows * heads * length * (h + site.head_dim), 0, 3 * rows * heads * (h + length))
         iteration += Work(elements=2 * rows * heads * h)
     producers = 2 if gated and site.carrier is not None else 1
-    iterations = ITERATIONS if gated else FOR_VALUES
-    return (iteration.times(iterations) + around + mixing).times(producers)
+    return (iteration.times(ITERATIONS) + around + mixing).times(producers)
 
 
 def _factored(site: Site, block: nn.Module, tokens: int) -> Work:

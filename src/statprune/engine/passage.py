@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from statprune.calibration.reading import Reader, real_rows
 from statprune.calibration.routing import hidden_of
 from statprune.calibration.share import exact, share
 from statprune.calibration.stream import Seen, Stream, advance, until
-from statprune.engine.carriers import KernelCalls, Notes, Observer, worthwhile
+from statprune.engine.carriers import Notes, Observer, worthwhile
 from statprune.engine.divergence import every_row, first_of, held_out
 from statprune.linalg.gram import moment_dtype
 from statprune.linalg.held_out import Compensation
@@ -63,14 +62,10 @@ class Data:
 
 @dataclass
 class Dense:
-    """What the dense stream did at one block, one entry a batch, (tokens, width), padding removed.
-
-    `kernel` says whether its attention called torch's kernel.
-    """
+    """What the dense stream did at one block, one entry a batch, (tokens, width), padding removed."""
 
     inputs: dict[str, Room] = field(default_factory=dict)
     outputs: dict[str, Room] = field(default_factory=dict)
-    kernel: bool = False
 
 
 def observed(anatomy: Anatomy, dense: Stream, block: nn.Module, index: int) -> Dense:
@@ -85,16 +80,14 @@ def observed(anatomy: Anatomy, dense: Stream, block: nn.Module, index: int) -> D
     dense.stand_before(index)
     seen.inputs[BLOCK] = room()
     seen.inputs[BLOCK].extend(rows_of(dense))
-    with KernelCalls() as kernel:
-        advance(
-            dense,
-            block,
-            index,
-            {path: _noting(seen.inputs[path]) for path in inputs},
-            {path: notes.append for path, notes in seen.outputs.items()},
-            whole=True,
-        )
-    seen.kernel = kernel.count > 0
+    advance(
+        dense,
+        block,
+        index,
+        {path: _noting(seen.inputs[path]) for path in inputs},
+        {path: notes.append for path, notes in seen.outputs.items()},
+        whole=True,
+    )
     return seen
 
 
@@ -128,16 +121,6 @@ class Passage:
         """Of the dtype in which the model computes."""
         return float(torch.finfo(self.thin.hidden[0].dtype).eps)
 
-    def carries(self, site: Site) -> bool:
-        """Whether the carriers of `site` can be refitted, and there are tokens enough for it."""
-        known = not site.experts and (site.kind == "feed_forward" or self.dense.kernel)
-        return worthwhile(self.block, site, self._tokens[1]) and known
-
-    @cached_property
-    def _tokens(self) -> tuple[int, int]:
-        """Those of processes before this one, and of all."""
-        return before(self.ranks, sum(int(real.sum()) for real in self.thin.real))
-
     def moments(self, site: Site, *, noting: bool) -> tuple[Halves | None, Notes | None]:
         """Of what the consumer reads in the thin stream, and of what it should return there.
 
@@ -148,8 +131,9 @@ class Passage:
         outputs, consumer = self.dense.outputs[site.consumer], module_at(self.block, site.consumer)
         bias = consumer.bias
         pair = self.pair(site.units * site.columns, outputs[0].shape[1], bias is not None)
-        wanted = noting and self.carries(site)
-        observer = Observer(self.block, site, self._tokens[0], exact=self.data.exact) if wanted else None
+        behind, tokens = before(self.ranks, sum(int(real.sum()) for real in self.thin.real))
+        wanted = noting and worthwhile(self.block, site, tokens)
+        observer = Observer(self.block, site, behind, exact=self.data.exact) if wanted else None
         with nullcontext() if observer is None else observer.watching():
             for seen, target in self.targets(site):
                 Z = seen[site.consumer]

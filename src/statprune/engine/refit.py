@@ -3,9 +3,8 @@
 The calibration data walks through the network in two streams, dense and thin. At every block, first the dense
 stream passes it; then its sites are narrowed for the thin stream, attention before feed-forward:
 
-    adapt      the producers read what the thin stream brings; where none of them is carried, they are
-               fitted to see what the dense one brings:
-                               W <- W (1 + M)^T   with   x_dense ~ x_thin (1 + M)
+    adapt      the producers read what the thin stream brings; they are fitted to see what the dense one
+               brings:         W <- W (1 + M)^T   with   x_dense ~ x_thin (1 + M)
     choose     units go one group after the other, the one first that the consumer misses least once the
                others are fitted again                      (linalg/elimination.py)
     fit        the consumer's new weight brings the thin hidden state as near to the dense one as the kept
@@ -80,8 +79,8 @@ def refit(
     from an earlier run is not made again.
 
     Cost: about three forward passes, for every site a Gram matrix and an elimination, and where there are
-    tokens enough up to five passes through each carrier and its consumer, there and back. Memory: both
-    streams, one block's dense inputs and outputs, and what one site's carrier is fitted on.
+    tokens enough five passes through its carrier and consumer, there and back. Memory: both streams, one
+    block's dense inputs and outputs, and what one site's carrier is fitted on.
     """
     data = Data.of(batches, anatomy.ranks)
     dense = before_first_block(model, anatomy, data.batches)
@@ -147,14 +146,8 @@ def _finish(
     trace.divergence, trace.damage = ranks.same(told)
 
 
-def adapt(at: Passage, site: Site, count: int, trace: Trace, carry: bool = True) -> None:
-    """Fit the producers of `site` to what the thin stream brings them.
-
-    With `carry` not where carriers will be refitted: there it changes nothing on text not seen
-    (benchmarks/log.md).
-    """
-    if carry and at.carries(site):
-        return
+def adapt(at: Passage, site: Site, count: int, trace: Trace) -> None:
+    """Fit the producers of `site` to what the thin stream brings them."""
     path = site.producers[0].path
     width = at.dense.inputs[path][0].shape[1]
     linears = [
