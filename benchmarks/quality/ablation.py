@@ -63,7 +63,7 @@ def stepwise(steps: Sequence[Step] | None, model: Any, to: To) -> None:
 
 
 def with_values_alone(model: Any, to: To) -> None:
-    """As the default, but the producers of perceptrons stay as they are."""
+    """As the default, but no carrier of a perceptron is fitted."""
     anatomy = anatomy_of(model)
     sites = tuple(replace(site, activation=None) for site in anatomy.sites)
     refit(model, replace(anatomy, sites=sites), to.batches, to.plan, Trace())
@@ -110,10 +110,11 @@ def main() -> None:
                 continue
             measured = measured or statprune.plan(opened.model, data=samples.batches, latency=False)
             plan = measured.allocate(Budget(keep, measured.price("params")), "per-layer")
+            to = To(samples.batches, plan, keep)
             for name in missing:
                 model = subject.open().model
                 with torch.no_grad():
-                    WAYS[name](model, To(samples.batches, plan, keep))
+                    WAYS[name](model, to)
                 damage = {
                     key: log(found / dense[key])
                     for key, found in subject.judge(model, opened.tokenizer).items()

@@ -12,7 +12,8 @@ from statprune.calibration.batches import MASKS, Batch, samples_in
 EXACT = 2**13
 """Up to so many tokens products are formed in float64: then it makes no difference how batches are cut.
 
-But for those of wide sites in a refit (`linalg.gram.moment_dtype`), which other batches move by 1e-6."""
+But for those of a refit's wide sites (`linalg.gram.moment_dtype`): their last digits depend on the batches.
+"""
 
 UNEVEN = 1.25
 """How much more than its even share a process may take, for batches to stay whole where tokens are few."""
