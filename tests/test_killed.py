@@ -1,7 +1,6 @@
 """Killed at random moments: whole or not there, the same bits in the end, nothing of the user's touched."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +27,6 @@ def test_two_hundred_kills(kind: str, kills: int, tmp_path: Path) -> None:
         [sys.executable, script, tmp_path, kind, str(kills)],
         capture_output=True,
         check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert ended.returncode == 0, ended.stderr.decode()
     told = json.loads(ended.stdout)

@@ -163,7 +163,6 @@ def statprune_in_a_process(
         "HF_ENDPOINT": hub.url,
         "HF_HUB_OFFLINE": "0",
         "HF_HOME": str(home),
-        "OMP_NUM_THREADS": "1",
     }
     environment |= {"HF_TOKEN": token} if token else {}
     done = subprocess.run(

@@ -35,7 +35,7 @@ STARTED = (sys.executable, "-m", "torch.distributed.run", "--standalone")
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    return {**os.environ, "PYTHONWARNINGS": "ignore"}
 
 
 def ranked(folder: Path, processes: int, *names: str) -> Path:

@@ -1,7 +1,6 @@
 """Run after run in one process: memory, handles, threads, hooks and folders are those of before."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +29,6 @@ def told(*words: str) -> Any:
         text=True,
         check=False,
         cwd=Path(__file__).parents[1],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert ended.returncode == 0, ended.stderr
     sys.stdout.write(ended.stdout)

@@ -65,10 +65,11 @@ def run(subject: Subject, methods: list[str], budgets: list[float], seeds: list[
         for method, keep in missing:
             made = METHODS[method](case, keep)
             scores = subject.judge(made.model, opened.tokenizer)
+            divergence = subject.diverge(opened.model.eval(), made.model, opened.tokenizer)
             note(
                 {"subject": subject.name, "method": method, "keep": keep, "seed": seed}
                 | {"share": made.share, "scores": scores, "seconds": made.seconds, "plain": plain}
-                | {"tokens": samples.tokens, "trace": made.trace}
+                | {"tokens": samples.tokens, "trace": made.trace, "divergence": divergence}
             )
 
 

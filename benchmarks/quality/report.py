@@ -99,6 +99,22 @@ def matrix(results: Results, subject: str) -> str:
     return "\n\n".join(parts)
 
 
+def divergences(results: Results, subject: str) -> str:
+    """One table: methods down, budgets and texts across; median (least to most) over the seeds."""
+    rows = [row for row in results.of(subject) if row.get("divergence")]
+    if not rows:
+        return ""
+    names = list(rows[0]["divergence"])
+    columns = [(keep, name) for keep in results.budgets(subject) for name in names]
+    lines = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        of = [row for row in rows if row["method"] == method]
+        found = [[row["divergence"][name] for row in of if row["keep"] == keep] for keep, name in columns]
+        lines.append([method, *(_cell(sorted(each), 5) for each in found)])
+    head = ["method", *(f"{keep:g}, {name}" if len(names) > 1 else f"{keep:g}" for keep, name in columns)]
+    return f"### {subject}\n\n{table(head, lines)}"
+
+
 def _cell(found: list[float], digits: int) -> str:
     if not found:
         return ""
@@ -205,6 +221,10 @@ def write_report(rows: Sequence[Row]) -> None:
         goals(results),
         "## Damage",
         *(matrix(results, subject) for subject in results.subjects()),
+        "## Divergence",
+        "How far outputs are from the dense model's on held-out data, in nats (`divergence.py`). Labels play "
+        "no part, so it tells what a method changes; damage also tells whether the change happens to help.",
+        *filter(None, (divergences(results, subject) for subject in results.subjects())),
         "## Protocol",
         "\n".join([*protocols, *(f"- {key}: {value}" for key, value in conditions().items())]),
     ]

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from benchmarks.protocol import articles, minilm, shared
+from benchmarks.quality.divergence import RECORDS, Diverge, between_records, between_texts
 from benchmarks.quality.tasks import Task, load
 from statprune.calibration.records import from_memory
 from statprune.calibration.samples import Samples, sentences, windows
@@ -22,6 +23,7 @@ TOKENS = 38_400
 TEXTS = {"WikiText-2": "data/wikitext-2/wiki.test.raw", "C4": "data/c4/c4.txt"}
 WIKIPEDIA = "data/wikipedia/AE.jsonl.xz"
 CHARACTERS = 5_000_000
+DIVERGENCE_WINDOWS = 64
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Subject:
         draw: (opened model, samples, seed) -> calibration samples.
         judge: (model, tokenizer) -> score by name.
         damage: (dense score, score) -> damage.
+        diverge: how far a narrowed model's outputs are from the dense one's, by the name of the data.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Subject:
     draw: Callable[[Opened, int, int], Samples]
     judge: Callable[[Any, Any], dict[str, float]]
     damage: Callable[[float, float], float]
+    diverge: Diverge
     protocol: dict[str, Any]
 
     def open(self) -> Opened:
@@ -65,11 +69,14 @@ def decoder(name: str, folder: Path | str) -> Subject:
         draw=_windows,
         judge=_perplexities,
         damage=lambda dense, found: log(found / dense),
+        diverge=_of_texts,
         protocol={
             "calibration": f"128 windows of {SEQ_LEN} tokens of English Wikipedia of 2014, part AE, without "
             "articles that WikiText holds",
             "test": f"the first {TOKENS} tokens of WikiText-2 test and of a C4 sample, windows of {SEQ_LEN}",
             "damage": "ln(perplexity / dense perplexity)",
+            "divergence": f"of the next token, {DIVERGENCE_WINDOWS} windows of {SEQ_LEN} tokens of each "
+            "text, drawn by seed 0",
         },
     )
 
@@ -92,10 +99,12 @@ def encoder(task: str, folder: Path | str) -> Subject:
         ),
         judge=loaded.details,
         damage=lambda dense, found: dense - found,
+        diverge=_of_records(loaded),
         protocol={
             "calibration": "512 training records without labels",
             "damage": "points of the metric lost",
             **loaded.protocol,
+            "divergence": f"{RECORDS} of the test records, drawn by seed 0",
         },
     )
 
@@ -139,3 +148,21 @@ def _perplexities(model: Any, tokenizer: Any) -> dict[str, float]:
         if isinstance(measured, Perplexity):
             found[name] = measured.perplexity
     return found
+
+
+def _of_texts(dense: Any, model: Any, tokenizer: Any) -> dict[str, float]:
+    return {name: between_texts(dense, model, _held_out(name, tokenizer).batches) for name in TEXTS}
+
+
+def _held_out(name: str, tokenizer: Any) -> Samples:
+    records = from_memory(
+        [shared(TEXTS[name]).read_text(encoding="utf-8")], text_column=None, tokenizer=tokenizer
+    )
+    generator = torch.Generator().manual_seed(0)
+    return windows(records, tokenizer, samples=DIVERGENCE_WINDOWS, seq_len=SEQ_LEN, generator=generator)
+
+
+def _of_records(task: Task) -> Diverge:
+    if task.name == "stsb-cosine":  # its outputs are embeddings
+        return lambda *_: {}
+    return lambda dense, model, tokenizer: {task.name: between_records(task, dense, model, tokenizer)}

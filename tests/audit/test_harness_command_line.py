@@ -53,7 +53,7 @@ def own_command_line(first: str, folder: Path, more: str, tasks: Path, out: Path
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "HF_MODULES_CACHE": str(out / "modules"), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "HF_MODULES_CACHE": str(out / "modules")},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     (written,) = out.glob("**/results_*.json")

@@ -30,7 +30,6 @@ def started(plan: Path, folder: Path) -> tuple[subprocess.Popen[str], str]:
         stdout=subprocess.PIPE,
         cwd=folder,
         encoding="utf-8",
-        env={**os.environ, "OMP_NUM_THREADS": "1"},  # its runs compute beside a browser
     )
     told = ""
     for line in process.stdout:

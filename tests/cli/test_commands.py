@@ -1,7 +1,6 @@
 """inspect, compress and evaluate from the command line: text and JSON, exit codes, what is left behind."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -250,7 +249,6 @@ def test_the_installed_command(world: Path, tmp_path: Path) -> None:
         [installed, *arguments, "--out", tmp_path / "out"],
         capture_output=True,
         check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert (ended.returncode, ended.stderr) == (0, b"")
     record = one_object(ended.stdout.decode())
