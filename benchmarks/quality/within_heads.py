@@ -46,7 +46,7 @@ def read(stream: Any, block: nn.Module, site: Site) -> tuple[Tensor, Tensor]:
 
 
 def error(Z: Tensor, W: Tensor, new: Tensor) -> float:
-    """Of the best consumer of `new` (rows, columns) for Z W^T: every other 64 rows are fitted, the rest judged."""
+    """Of the best consumer of `new` (rows, columns) for Z W^T: 64 rows are fitted, the next 64 judged."""
     target, fit = Z @ W.T, (torch.arange(len(Z)) // 64) % 2 == 0
     B = ridge(new[fit].T @ new[fit], new[fit].T @ target[fit], DAMPING).X
     return float((new[~fit] @ B - target[~fit]).square().sum() / target[~fit].square().sum())
