@@ -45,7 +45,7 @@ def in_projections(model: PreTrainedModel) -> int:
         id(module): module
         for block in anatomy_of(model).blocks
         for module in block.modules()
-        if type(module).__name__ in ("Linear", "Conv1D")
+        if type(module).__name__ in ("Linear", "Conv1D", "NarrowValues", "NarrowReader")
     }
     return sum(parameter.numel() for layer in layers.values() for parameter in layer.parameters())
 

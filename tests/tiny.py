@@ -8,9 +8,12 @@ import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from statprune.anatomy.head_values import narrow_head_values
 from statprune.anatomy.lookup import ARCHITECTURES, anatomy_of, entry_for
+from statprune.anatomy.producers import module_at
 from statprune.anatomy.sites import Site
 from statprune.surgery.cut import cut, own_columns
+from statprune.surgery.linear import keep_outputs, set_weight, weight_of
 
 REFUSED = ("albert",)
 """Types whose entry says why nothing of them can be pruned."""
@@ -241,6 +244,24 @@ def uneven_cut(model: PreTrainedModel) -> PreTrainedModel:
         }
         kept[site.name] = by_block[site.part][site.block % 3]
     return random_cut(model, kept)
+
+
+@torch.no_grad()
+def narrow_values(model: PreTrainedModel, value_dim: int = 5) -> PreTrainedModel:
+    """The uneven cut, and of every head so many columns of its values."""
+    model = uneven_cut(model)
+    anatomy = anatomy_of(model)
+    for site in (site for site in anatomy.sites if site.values_apart and site.carrier is not None):
+        block = anatomy.blocks[site.block]
+        values, reader = module_at(block, site.carrier.path), module_at(block, site.consumer)
+        rows, columns = (
+            torch.arange(size).reshape(-1, site.head_dim)[:, :value_dim].flatten()
+            for size in (len(weight_of(values)), weight_of(reader).shape[1])
+        )
+        keep_outputs(values, rows)
+        set_weight(reader, weight_of(reader)[:, columns])
+        narrow_head_values(values, reader, site.head_dim, value_dim)
+    return model
 
 
 @torch.no_grad()

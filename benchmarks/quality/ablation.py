@@ -2,7 +2,7 @@
 
     STATPRUNE_SHARED=... python -m benchmarks.quality.ablation [--seed 0 ...] [--keep 0.5 ...]
 
-Writes ablation.md, which RESULTS.md includes. All rows but the search's have the same widths.
+Writes ablation.md, which RESULTS.md includes. All rows but the last two have the same widths.
 """
 
 import argparse
@@ -45,11 +45,15 @@ def fixed(damping: float, lost: Moments, held: Moments) -> Compensation:
 
 @dataclass(frozen=True)
 class To:
-    """What a model is narrowed on, and to: a plan, of which `keep` was the budget."""
+    """What a model is narrowed on, and to: a plan, of which `keep` was the budget; values are whole in it.
+
+    `narrower` is the plan of the same budget that narrows values too.
+    """
 
     batches: list[Any]
     plan: statprune.Plan
     keep: float
+    narrower: statprune.Plan
 
 
 def stat(model: Any, to: To) -> None:
@@ -63,15 +67,21 @@ def stepwise(steps: Sequence[Step] | None, model: Any, to: To) -> None:
 
 
 def with_values_alone(model: Any, to: To) -> None:
-    """As the default, but no carrier of a perceptron is fitted."""
+    """No carrier of a perceptron is fitted."""
     anatomy = anatomy_of(model)
     sites = tuple(replace(site, activation=None) for site in anatomy.sites)
     refit(model, replace(anatomy, sites=sites), to.batches, to.plan, Trace())
 
 
 def searched(model: Any, to: To) -> None:
-    """The default, with widths that the search finds for the same budget."""
-    statprune.compress(model, data=to.batches, keep=to.keep, search=True)
+    """With widths that the search finds for the same budget, values whole."""
+    dim = max(site.head_dim for site in anatomy_of(model).sites)
+    statprune.compress(model, data=to.batches, keep=to.keep, search=True, value_dim=dim)
+
+
+def with_narrow_values(model: Any, to: To) -> None:
+    """The default: values are narrowed as far as this budget loses least."""
+    refit(model, anatomy_of(model), to.batches, to.narrower, Trace())
 
 
 WAYS: dict[str, Callable[[Any, To], None]] = {
@@ -85,8 +95,9 @@ WAYS: dict[str, Callable[[Any, To], None]] = {
     "compensation, damping by held-out samples": partial(stepwise, (partial(narrow, carry=False),)),
     "and adaptation": partial(stepwise, (adapt, partial(narrow, carry=False))),
     "and carriers: values": with_values_alone,
-    "and carriers: up and gate, the default": partial(stepwise, None),
+    "and carriers: up and gate": partial(stepwise, None),
     "and search": searched,
+    "no search, values narrowed: the default": with_narrow_values,
 }
 """Each row's way to narrow a model in place."""
 
@@ -109,8 +120,10 @@ def main() -> None:
             if not missing:
                 continue
             measured = measured or statprune.plan(opened.model, data=samples.batches, latency=False)
-            plan = measured.allocate(Budget(keep, measured.price("params")), "per-layer")
-            to = To(samples.batches, plan, keep)
+            budget = Budget(keep, measured.price("params"))
+            whole = max(site.head_dim for site in measured.sites)
+            plans = [measured.allocate(budget, "per-layer", value_dim=dim) for dim in (whole, None)]
+            to = To(samples.batches, plans[0], keep, plans[1])
             for name in missing:
                 model = subject.open().model
                 with torch.no_grad():

@@ -3,12 +3,11 @@
     STATPRUNE_SHARED=... python -m benchmarks.quality.within_heads
 
 Both keep the same share of the attention's weights. Whole heads: the cheapest are eliminated. Values: those
-of every head are turned so that the directions come first that the consumer's output needs most (an
-orthogonal basis of Z_h L^-T, L the Cholesky factor of the head's second moments; singular vectors of L^T
-W_h^T), and then directions are eliminated over all heads; queries and keys stay, so twice the share of
-directions goes. All four, where no rotary embedding stands in the way: every head keeps as many directions,
-of queries and keys those of the best approximation of the scores in the metric of what they read. The
-consumer is fitted to the dense output on one half of the samples; errors are of the other half.
+of every head are turned so that the directions come first that the consumer's output needs most
+(`linalg/head_basis.py`), and then directions are eliminated over all heads; queries and keys stay, so twice
+the share of directions goes. All four, where no rotary embedding stands in the way: every head keeps as many
+directions, of queries and keys those of the best approximation of the scores in the metric of what they
+read. The consumer is fitted to the dense output on one half of the samples; errors are of the other half.
 """
 
 import json
@@ -27,6 +26,7 @@ from statprune.anatomy.producers import module_at
 from statprune.anatomy.sites import Site
 from statprune.calibration.stream import advance, before_first_block, until
 from statprune.linalg.elimination import eliminate
+from statprune.linalg.head_basis import head_basis
 from statprune.linalg.least_squares import ridge
 
 HERE = Path(__file__).parent
@@ -58,16 +58,9 @@ def whole_heads(Z: Tensor, W: Tensor, site: Site, keep: float) -> float:
     return error(Z, W, Z[:, site.columns_of(kept.sort().values)])
 
 
-def basis(G: Tensor, W: Tensor) -> Tensor:
-    """Of a head with second moments G (width, width): the first columns matter most to what W makes of it."""
-    L = torch.linalg.cholesky(G + DAMPING * G.diagonal().mean() * torch.eye(len(G)).double())
-    return torch.linalg.solve_triangular(L.T, torch.linalg.svd(L.T @ W.T).U, upper=True)
-
-
 def turned(Z: Tensor, W: Tensor, width: int) -> Tensor:
-    """Z, head by head in its basis."""
-    heads = zip(Z.split(width, dim=1), W.split(width, dim=1), strict=True)
-    return torch.cat([z @ basis(z.T @ z, w) for z, w in heads], dim=1)
+    """Z, head by head in its basis: the first columns matter most to what W makes of it."""
+    return Z @ head_basis(Z.T @ Z, W, width)
 
 
 def values_within(Z: Tensor, W: Tensor, site: Site, keep: float) -> float:

@@ -22,7 +22,7 @@ from statprune.planning import plan as measure
 from statprune.preparation import STAT_WIDTHS, Prepared, budget_of
 from statprune.recipe import Recipe
 
-OF_THE_BUDGET = ("of", "widths", "multiple", "floors", "protect", "pins")
+OF_THE_BUDGET = ("of", "widths", "multiple", "floors", "protect", "pins", "value_dim")
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,7 @@ def answer(  # noqa: PLR0913 - all but one are named
             max_memory=max_memory,
             progress=progress,
             restrictions=recipes[0].restrictions,
+            value_dim=recipes[0].value_dim,
             **rest,
         )
     else:
@@ -131,7 +132,9 @@ def answered(found: Measurement, recipe: Recipe) -> Answer:
     price, keep = found.price(recipe.of), float(recipe.keep or 1.0)
     try:
         plan = found.allocate(
-            budget_of(recipe, price, found.about.get("stock_units")), recipe.widths or "per-layer"
+            budget_of(recipe, price, found.about.get("stock_units")),
+            recipe.widths or "per-layer",
+            value_dim=recipe.value_dim,
         )
     except BudgetError as error:
         return Answer(keep, None, 0.0, 0, 0.0, str(error))

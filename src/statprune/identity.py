@@ -29,7 +29,7 @@ def identity_of(prepared: Prepared, recipe: Recipe) -> dict[str, Any]:
             "tokens": prepared.samples.tokens,
             "content": digest_of(prepared.samples),
         },
-        "plan": None if prepared.plan is None else dict(prepared.plan.widths),
+        "plan": None if prepared.plan is None else prepared.plan.to_json() | {"why": ""},
         "measured": None if measured is None else {**measured.about, "content": _digest_measured(measured)},
         "versions": {
             "statprune": __version__,
@@ -56,7 +56,7 @@ def require_same(identity: Mapping[str, Any], ranks: Ranks) -> None:
 def _digest_measured(measurement: Measurement) -> str:
     curves = [
         (name, curve.error.tolist(), [tuple(pair) for pair in curve.measured])
-        for name, curve in sorted(measurement.curves.items())
+        for name, curve in sorted([*measurement.curves.items(), *measurement.values.items()])
     ]
     latency = None if measurement.latency is None else measurement.latency.to_json()
     return sha256(json.dumps([curves, latency]).encode()).hexdigest()

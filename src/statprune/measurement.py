@@ -8,7 +8,7 @@ ones).
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +27,8 @@ from statprune.budget.curves import drawn
 from statprune.budget.damage import DamageCurve, DamageCurves
 from statprune.budget.knapsack import knapsack, predicted, uniform_knapsack
 from statprune.budget.latency import Latency
-from statprune.budget.plan import Plan
+from statprune.budget.plan import Plan, fit_value_dim
+from statprune.budget.value_dim import best_value_dim, dims_of, of_values, require_measured
 from statprune.calibration.samples import Samples
 from statprune.checkpoint.aside import aside, require_name
 from statprune.checkpoint.finished import note_finished
@@ -46,6 +47,7 @@ class Measurement:
 
     Attributes:
         curves: damage of every site by width.
+        values: damage by the columns that the values of all its heads keep, of every site that can say.
         sites: the model's sites, with what a unit of each costs.
         context: tokens that a token attends to, for counting MACs.
         latency: seconds by width, where they were measured.
@@ -65,6 +67,7 @@ class Measurement:
     fingerprint: str
     about: Mapping[str, Any]
     before: bool = False
+    values: Mapping[str, DamageCurve] = field(default_factory=dict)
 
     def price(self, of: Of) -> Price:
         """What a budget of this kind counts.
@@ -83,21 +86,31 @@ class Measurement:
         budget: Budget,
         widths: Literal["per-layer", "uniform", "stock"],
         curves: DamageCurves | None = None,
+        value_dim: int | None = None,
     ) -> Plan:
         """The plan of least predicted damage; by other curves than those measured where they are given.
 
+        Where widths differ per layer and nothing is said of it, `value_dim` is the one with which least is
+        lost.
+
         Raises:
             BudgetError: the budget cannot be reached.
-            PlanError: its restrictions name what the model does not have.
+            PlanError: its restrictions, or `value_dim`, name what the model does not have.
         """
         budget.restrictions.check(self.sites)
-        budget.require_reachable(self.sites, same=widths != "per-layer")
+        dim = fit_value_dim(value_dim, self.sites)
+        if dim is not None:
+            require_measured(self.values, self.sites, dim)
+        budget.require_reachable(self.sites, same=widths != "per-layer", value_dim=dim)
         rule = knapsack if widths == "per-layer" else uniform_knapsack
-        return rule(self.curves if curves is None else curves, self.sites, budget)
+        curves = self.curves if curves is None else curves
+        free = widths == "per-layer" and value_dim is None and not budget.restrictions.protect
+        dims = dims_of(self.values, self.sites) if free else [dim]
+        return best_value_dim(rule, curves, self.values, self.sites, budget, dims)
 
     def predicted(self, plan: Plan) -> float:
         """The divergence of the outputs that the plan is expected to cause, before any compensation."""
-        return predicted(self.curves, plan)
+        return predicted(self.curves, plan) + of_values(self.values, plan.value_dim)
 
     def drawn(self, plan: Plan) -> dict[str, Any]:
         """The curves with the widths of `plan`, as a run's record has them."""
@@ -155,10 +168,8 @@ def write(measurement: Measurement, folder: Path, within: Path | None = None) ->
         "context": measurement.context,
         "about": dict(measurement.about),
         "data": measurement.samples.protocol,
-        "curves": {
-            name: {"error": curve.error.tolist(), "measured": [list(pair) for pair in curve.measured]}
-            for name, curve in measurement.curves.items()
-        },
+        "curves": _written(measurement.curves),
+        "values": _written(measurement.values),
         "latency": None if measurement.latency is None else measurement.latency.to_json(),
     }
     tensors = {
@@ -177,6 +188,13 @@ def write(measurement: Measurement, folder: Path, within: Path | None = None) ->
         (partial / FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         if within is not None:
             note_finished(within, partial, {})
+
+
+def _written(curves: DamageCurves) -> dict[str, Any]:
+    return {
+        name: {"error": curve.error.tolist(), "measured": [list(pair) for pair in curve.measured]}
+        for name, curve in curves.items()
+    }
 
 
 def read_json(folder: Path) -> dict[str, Any]:
@@ -223,6 +241,7 @@ def read(folder: Path, anatomy: Anatomy, weights: str | None = None) -> Measurem
     return Measurement(
         curves=curves,
         sites=anatomy.sites,
+        values=curves_of(content.get("values", {}), folder / FILE),
         context=content["context"],
         latency=latency_of(content["latency"], widths, folder / FILE),
         samples=_samples(folder, content["data"], content.get("samples")),

@@ -195,7 +195,7 @@ def of_before(facts: Mapping[str, Any], out: str | Path | None, tokenizer: Any, 
     """What a run into `out` left that was killed behind its last step, maybe by another path to it."""
     folder = SavedFolder.of_json(facts).at(Path(out)) if ranks.rank == 0 and out is not None else None
     record = ranks.same(None if folder is None else read_record(folder.path))
-    plan = Plan(record["plan"]["widths"], record["plan"]["why"])
+    plan = Plan.of_json(record["plan"])
     return Result(None, plan, Trace.of_json(record["trace"]), record, tokenizer, folder, before=True)
 
 
@@ -225,11 +225,10 @@ def _decided(prepared: Prepared, recipe: Recipe, trace: Trace, progress: Progres
         facts = earlier.facts
         trace.predicted, trace.damage, trace.search = facts["predicted"], facts["damage"], facts["search"]
         trace.curves = facts["curves"]
-        return Plan(facts["widths"], facts["why"])
+        return Plan.of_json(facts)
     plan = prepared.anatomy.ranks.same(_decide(prepared, recipe, trace, progress))
     facts = {
-        "widths": dict(plan.widths),
-        "why": plan.why,
+        **plan.to_json(),
         "predicted": trace.predicted,
         "damage": trace.damage,
         "search": trace.search,

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from statprune import measurement as measurements
 from statprune.ahead import tell_measuring
 from statprune.anatomy.shelf import IN_MEMORY
-from statprune.budget.plan import Plan
+from statprune.budget.plan import Plan, fit_value_dim
 from statprune.budget.restrictions import Restrictions
 from statprune.calibration.batches import Batch, samples_in
 from statprune.checkpoint.aside import require_outside
@@ -40,7 +40,7 @@ from statprune.keeping import begun, finished_before, lent, scratch_of
 from statprune.limits import limit_of
 from statprune.measured_file import require_parts
 from statprune.measurement import Measurement
-from statprune.preparation import Prepared, budget_of, prepare
+from statprune.preparation import Prepared, budget_of, prepare, whole_values
 from statprune.recipe import Recipe
 from statprune.surgery.undo import remember
 from statprune.version import __version__
@@ -65,6 +65,7 @@ def plan(  # noqa: PLR0913 - all but one are named
     max_memory: str | int | None = None,
     progress: Progress = no_progress,
     restrictions: Restrictions | None = None,
+    value_dim: int | None = None,
     **options: Any,
 ) -> Measurement:
     """Measure `model` once; nothing is changed.
@@ -80,6 +81,7 @@ def plan(  # noqa: PLR0913 - all but one are named
         max_memory: with offload, as for `compress`.
         progress: called after every block, as for `compress`.
         restrictions: of budgets to come; what the model does not have is refused before it is measured.
+        value_dim: of budgets to come, likewise.
         **options: samples, seq_len, text_column, dtype, device, seed: fields of `Recipe`.
 
     Returns:
@@ -108,6 +110,7 @@ def plan(  # noqa: PLR0913 - all but one are named
         opened = open_model(model, tokenizer, dtype=recipe.dtype, device=recipe.device, scratch=scratch)
         around.enter_context(evaluating(opened.model))
         prepared = prepare(opened, recipe, data)
+        fit_value_dim(value_dim, prepared.anatomy.sites)
         if shelf is not None:
             prepared = begun(shelf, prepared, recipe, limit, measures={"latency": latency})
         else:
@@ -145,7 +148,8 @@ def surveyed(prepared: Prepared, *, with_latency: bool, progress: Progress) -> M
     model, anatomy, samples = prepared.opened.model, prepared.anatomy, prepared.samples
     of_tokens = has_outputs_of_tokens(model, anatomy, samples.batches[0])
     probe = Probe(model, anatomy, probe_batches(samples.batches, of_tokens=of_tokens))
-    curves, unit = survey(model, anatomy, to_survey(anatomy, samples.batches), probe, progress)
+    found, unit = survey(model, anatomy, to_survey(anatomy, samples.batches), probe, progress)
+    curves = {site.name: found[site.name] for site in anatomy.sites}
     timed = None
     if with_latency:
         first = anatomy.ranks.rank == 0
@@ -153,6 +157,7 @@ def surveyed(prepared: Prepared, *, with_latency: bool, progress: Progress) -> M
         progress("latency", 1, 1)
     return Measurement(
         curves=curves,
+        values={name: curve for name, curve in found.items() if name not in curves},
         sites=anatomy.sites,
         context=prepared.context,
         latency=timed,
@@ -182,7 +187,8 @@ def allocated(
     """
     budget = budget_of(recipe, measurement.price(recipe.of), measurement.about.get("stock_units"))
     widths = recipe.widths or "per-layer"
-    plan = measurement.allocate(budget, widths)
+    value_dim = recipe.value_dim if recipe.value_dim is not None else whole_values(prepared)
+    plan = measurement.allocate(budget, widths, value_dim=value_dim)
     if not recipe.search:
         return plan
     model, anatomy = prepared.opened.model, replace(prepared.anatomy, shelf=IN_MEMORY)
@@ -195,13 +201,13 @@ def allocated(
         finally:
             restore()
         progress("search", len(trace.search) + 1, TRIALS)
-        trace.search.append({"widths": dict(plan.widths), "divergence": found.divergence})
+        trace.search.append({**plan.to_json(), "divergence": found.divergence})
         return found.divergence if found.divergence is not None else float("inf")
 
     best, _ = search(
         measurement.curves,
         anatomy.sites,
-        lambda curves: measurement.allocate(budget, widths, curves),
+        lambda curves: measurement.allocate(budget, widths, curves, value_dim),
         tried,
     )
     return replace(best, why=f"{best.why}, refined by search")

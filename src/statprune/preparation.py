@@ -23,7 +23,7 @@ from statprune.checkpoint.rehearsal import rehearse
 from statprune.checkpoint.stock import stock_units
 from statprune.engine.contracts import require_contracts
 from statprune.engine.stat import Decide
-from statprune.errors import InputError, ModelError
+from statprune.errors import InputError, ModelError, PlanError
 from statprune.inputs import (
     Opened,
     is_of_content,
@@ -92,6 +92,7 @@ def prepare(opened: Opened, recipe: Recipe, data: Any) -> Prepared:
         _require_reachable(early, Cost("params", seq_len), stock, anatomy)
     samples = samples_of(opened, anatomy, recipe, data, seq_len)
     _require_described(opened, anatomy, samples)
+    _require_unhooked(opened, fitted, recipe)
     context = int(samples.protocol["seq_len"])
     if anatomy.entry.kind != "decoder":
         context = max(1, round(samples.tokens / samples.protocol["samples"]))
@@ -116,6 +117,7 @@ def prepare_measured(opened: Opened, recipe: Recipe, folder: Path) -> Prepared:
     samples = measurement.samples
     require_fitting(samples, opened.model, folder / measurements.SAMPLES)
     _require_described(opened, anatomy, samples)
+    _require_unhooked(opened, fitted, recipe)
     notes = tuple(samples.notes)
     size, context = size_of(opened.model), measurement.context
     return Prepared(opened, anatomy, samples, fitted, context, notes, stock, weights, size, measurement)
@@ -127,6 +129,7 @@ def _checked_anatomy(opened: Opened, recipe: Recipe) -> tuple[Anatomy, str]:
     if opened.lender is not None:
         anatomy = replace(anatomy, shelf=Lent(opened.lender))
     _require_known_class(opened)
+    _require_whole_values(opened, anatomy)
     _require_weights(opened, anatomy)
     _refuse_offloaded(opened, recipe, anatomy)
     require_finite(opened.model)
@@ -157,6 +160,36 @@ def _require_known_class(opened: Opened) -> None:
         )
 
 
+def _require_whole_values(opened: Opened, anatomy: Anatomy) -> None:
+    """Values of heads are narrowed once: what reads them sees zeros where columns are gone."""
+    for site in anatomy.sites:
+        if site.kind == "attention" and site.value_dim < site.head_dim:
+            raise ModelError(
+                f"{opened.name}: {site.name} keeps {site.value_dim} of {site.head_dim} columns of its heads' "
+                f"values: it has been compressed so. Compress the model that it was made of."
+            )
+
+
+def whole_values(prepared: Prepared) -> int | None:
+    """All columns of a head's values, where hooks of accelerate call the layers that they stand on."""
+    dims = [site.head_dim for site in prepared.anatomy.sites if site.values_apart]
+    return min(dims) if dims and _hooked(prepared.opened) else None
+
+
+def _hooked(opened: Opened) -> bool:
+    return opened.lender is None and any("_hf_hook" in vars(module) for module in opened.model.modules())
+
+
+def _require_unhooked(opened: Opened, plan: Plan | None, recipe: Recipe) -> None:
+    dim = recipe.value_dim if plan is None else plan.value_dim
+    dims = [site.head_dim for site in anatomy_of(opened.model).sites if site.values_apart]
+    if dim is not None and dims and dim < min(dims) and _hooked(opened):
+        raise ModelError(
+            f"{opened.name} has hooks of accelerate on its layers, which values cannot be narrowed under. "
+            f"Remove them (accelerate.hooks.remove_hook_from_module), or leave out value_dim."
+        )
+
+
 def require_one_dtype(opened: Opened) -> None:
     """A folder states one dtype for all weights.
 
@@ -182,11 +215,22 @@ def _require_weights(opened: Opened, anatomy: Anatomy) -> None:
 
 
 def _fitted(recipe: Recipe, anatomy: Anatomy) -> Plan | None:
+    dim = plans.fit_value_dim(recipe.value_dim, anatomy.sites)
+    if dim is not None and (recipe.of == "latency" or recipe.protect):
+        what = (
+            "a budget of latency" if recipe.of == "latency" else "a protected block, which keeps all it has,"
+        )
+        raise PlanError(f"value_dim is {dim}, but {what} knows whole values alone. Leave out one of them.")
     if isinstance(recipe.plan, Path):
-        return plans.read(recipe.plan, anatomy.sites)
+        found = plans.read(recipe.plan, anatomy.sites)
+        found = found if recipe.value_dim is None else replace(found, value_dim=dim)
+        if recipe.method == "stat" and found.value_dim is not None:
+            raise PlanError(f"{recipe.plan} has value_dim {found.value_dim}; method stat keeps all values.")
+        return found
     if recipe.plan is not None:
-        return plans.fit(recipe.plan, anatomy.sites)
-    return plans.full(anatomy.sites) if recipe.keep == 1 and not recipe.restrictions else None
+        return plans.fit(recipe.plan, anatomy.sites, value_dim=recipe.value_dim)
+    whole = plans.full(anatomy.sites) if recipe.keep == 1 and not recipe.restrictions else None
+    return whole if whole is None else replace(whole, value_dim=dim)
 
 
 def _require_reachable(
@@ -194,7 +238,8 @@ def _require_reachable(
 ) -> None:
     budget = budget_of(recipe, price, stock)
     budget.restrictions.check(anatomy.sites)
-    budget.require_reachable(anatomy.sites, same=recipe.widths in ("uniform", "stock"))
+    dim = plans.fit_value_dim(recipe.value_dim, anatomy.sites)
+    budget.require_reachable(anatomy.sites, same=recipe.widths in ("uniform", "stock"), value_dim=dim)
 
 
 def budget_of(recipe: Recipe, price: Price, stock: Mapping[str, Sequence[int]] | None = None) -> Budget:

@@ -36,6 +36,8 @@ class Recipe:
         floors: least units to keep, by site or by kind of site (refit).
         protect: blocks that keep every unit; negative numbers count from the last (refit).
         pins: the width of a site, whatever the budget (refit).
+        value_dim: columns that the values of every head keep (refit); None: with per-layer widths the number
+            with which a budget loses least, else all.
         search: whether the plan is refined by trying its neighbours out (refit); slower.
     """
 
@@ -55,6 +57,7 @@ class Recipe:
     floors: Mapping[str, int] = field(default_factory=dict)
     protect: Sequence[int] = ()
     pins: Mapping[str, int] = field(default_factory=dict)
+    value_dim: int | None = None
     search: bool = False
 
     def __post_init__(self) -> None:
@@ -69,7 +72,7 @@ class Recipe:
         for name, (value, allowed) in choices.items():
             if value not in get_args(allowed):
                 raise InputError(f"{name} is {value!r}; choose one of {', '.join(get_args(allowed))}.")
-        for name in ("samples", "multiple", "seq_len"):
+        for name in ("samples", "multiple", "seq_len", "value_dim"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise InputError(f"{name} is {value!r}; give a whole number of at least 1.")
@@ -104,6 +107,10 @@ class Recipe:
             raise InputError(
                 "method stat takes no floors, pins, protected blocks, search or latency; use method refit."
             )
+        if self.widths == "stock" and self.value_dim is not None:
+            raise InputError("no stock config can say a value_dim; leave it out, or take other widths.")
+        if self.method == "stat" and self.value_dim is not None:
+            raise InputError("method stat takes no value_dim; use method refit.")
         if self.method == "refit" and self.backend != "gram":
             raise InputError(f"backend {self.backend} goes with method stat; refit sums up Gram matrices.")
 
@@ -128,7 +135,8 @@ class Recipe:
             raise BudgetError(f"both widths ({self.widths}) and a plan are given; a plan says every width.")
         if self.plan is None and self.keep is None:
             raise BudgetError("nothing says how much to keep; give keep, a share in (0, 1], or a plan.")
-        if self.plan is not None and not isinstance(self.plan, Path) and not self.plan:
+        named = isinstance(self.plan, Path) or bool(self.plan) or self.value_dim is not None
+        if self.plan is not None and not named:
             raise PlanError("the plan names no site; give units to keep for at least one.")
         if self.keep is not None and not (isinstance(self.keep, int | float) and 0 < self.keep <= 1):
             raise BudgetError(f"keep is {self.keep!r}; give a share above 0 and at most 1.")

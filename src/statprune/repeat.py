@@ -11,7 +11,19 @@ PLAN_FILE = "plan.json"
 """The name under which the plan of a record is to be saved, where a file gave it."""
 
 _DEFAULTS = {each.name: each.default for each in fields(Recipe)}
-_SINGLE = ("of", "method", "widths", "samples", "seq_len", "dtype", "device", "seed", "backend", "multiple")
+_SINGLE = (
+    "of",
+    "method",
+    "widths",
+    "samples",
+    "seq_len",
+    "dtype",
+    "device",
+    "seed",
+    "backend",
+    "multiple",
+    "value_dim",
+)
 
 
 def command_of(record: Mapping[str, Any], out: str = "smaller") -> str:

@@ -91,11 +91,11 @@ class Trials:
         started = perf_counter()
         shares = shares_of(self.prepared, self.recipe)
         bracket = Bracket.around(shares)
-        outcomes: dict[tuple[int, ...], bool] = {}
+        outcomes: dict[tuple[int | None, ...], bool] = {}
         while bracket.open and len(self.trials) < most:
             position = bracket.next(self._guess(shares, most))
             plan, more = self._plan(shares[position]), min(bracket.most(), most - len(self.trials)) - 1
-            widths = None if plan is None else tuple(plan.widths.values())
+            widths = None if plan is None else plan.key
             passes = outcomes.get(widths) if widths is not None else None
             if passes is None:
                 passes = self._try(shares[position], more)
@@ -234,7 +234,9 @@ class Trials:
             return None
         budget, _ = budget_for(self.prepared, self.recipe)
         try:
-            return measurement.allocate(replace(budget, keep=keep), self.recipe.widths or "per-layer")
+            return measurement.allocate(
+                replace(budget, keep=keep), self.recipe.widths or "per-layer", value_dim=self.recipe.value_dim
+            )
         except BudgetError:
             return None
 

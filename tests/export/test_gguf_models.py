@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from statprune.export.gguf import export_gguf
 from tests.export.gguf_models import IDS, logits_of, saved, saved_with
 from tests.export.llama_graph import LlamaGraph
-from tests.tiny import tiny_model, uneven_cut, uniform_cut
+from tests.tiny import narrow_values, tiny_model, uneven_cut, uniform_cut
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -38,7 +38,7 @@ def whole(model: PreTrainedModel) -> PreTrainedModel:
 CASES: list[tuple[str, Callable[[PreTrainedModel], PreTrainedModel], dict[str, Any], str]] = [
     ("llama", whole, {}, "llama"),
     ("llama", fewer_heads, TIED, "llama"),
-    ("llama", uneven_cut, {"attention_bias": True, "mlp_bias": True}, "deci"),
+    ("llama", narrow_values, {"attention_bias": True, "mlp_bias": True}, "deci"),
     ("llama", uneven_cut, {"rope_parameters": LLAMA3}, "deci"),
     ("llama", uniform_cut, {"rope_parameters": LINEAR, "attention_bias": True}, "llama"),
     ("mistral", uniform_cut, {}, "llama"),

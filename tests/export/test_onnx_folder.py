@@ -18,7 +18,7 @@ from statprune.export.onnx import FILE, export_onnx
 from statprune.export.onnx_experts import each_in_turn
 from tests.export.gguf_models import saved
 from tests.saved import letter_tokenizer, save_tiny
-from tests.tiny import MODEL_TYPES, tiny_batch, tiny_model, uneven_cut, uniform_cut
+from tests.tiny import MODEL_TYPES, narrow_values, tiny_batch, tiny_model, uneven_cut, uniform_cut
 
 
 def session(folder: Path) -> onnxruntime.InferenceSession:
@@ -101,7 +101,7 @@ def test_experts_in_turn_are_the_experts_that_were_there(model_type: str) -> Non
 
 
 @pytest.mark.audit
-@pytest.mark.parametrize("cut", [uniform_cut, uneven_cut])
+@pytest.mark.parametrize("cut", [uniform_cut, narrow_values])
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_every_family(model_type: str, cut, tmp_path: Path) -> None:
     written = export_onnx(saved(tmp_path / "model", cut(tiny_model(model_type))), tmp_path / "out")

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from statprune.anatomy.head_values import columns_read
 from statprune.anatomy.parts import (
     DOWN,
     GATE_UP,
@@ -16,7 +17,7 @@ from statprune.anatomy.parts import (
     Stack,
     Unprunable,
 )
-from statprune.anatomy.producers import Carrier, Producer, Section, module_at, shape_of
+from statprune.anatomy.producers import Carrier, Producer, Section, is_transposed, module_at, shape_of
 from statprune.anatomy.sites import CROSS_HEADS, Site
 
 
@@ -93,21 +94,22 @@ def feed_forward_of(stack: Stack, block: nn.Module) -> FeedForward | Unprunable 
 def _attention(attention: Attention, block: nn.Module, part: str, place: Place, head_dim: int) -> Site:
     rows = {path: shape_of(module_at(block, path))[0] for path in (attention.query, attention.key)}
     read = shape_of(module_at(block, attention.out))[1]
-    heads = read // head_dim
+    value_dim = columns_read(module_at(block, attention.out), head_dim)
+    heads = read // value_dim
     kv_heads = (
         rows[attention.key] // head_dim
         if attention.fused is None
         else (rows[attention.key] // head_dim - heads) // 2
     )
     asked = heads if attention.fused is None else heads + 2 * kv_heads
-    if kv_heads <= 0 or heads % kv_heads or rows[attention.query] != asked * head_dim or read % head_dim:
+    if kv_heads <= 0 or heads % kv_heads or rows[attention.query] != asked * head_dim or read % value_dim:
         raise ValueError(
             f"{place.name}: {rows[attention.query]} rows of {attention.query} and {rows[attention.key]} of "
             f"{attention.key} are no heads of {head_dim} for the {read} columns that {attention.out} reads"
         )
     group = heads // kv_heads
     q, kv = group * head_dim, head_dim
-    carrier = Carrier(attention.value, kv)
+    carrier = Carrier(attention.value, value_dim)
     if attention.fused == "concatenated":
         sections = (Section(q), Section(kv, heads * head_dim), Section(kv, (heads + kv_heads) * head_dim))
         producers: tuple[Producer, ...] = (Producer(attention.query, sections),)
@@ -120,7 +122,7 @@ def _attention(attention: Attention, block: nn.Module, part: str, place: Place, 
         producers = (
             Producer(attention.query, (Section(q),)),
             Producer(attention.key, (Section(kv),), reads=source),
-            Producer(attention.value, (Section(kv),), reads=source),
+            Producer(attention.value, (Section(value_dim),), reads=source),
         )
     besides = [path for path in attention.besides if hasattr(*_split(block, path))]
     producers += tuple(Producer(path, (Section(q),), reads="positions") for path in besides)
@@ -129,13 +131,14 @@ def _attention(attention: Attention, block: nn.Module, part: str, place: Place, 
         block=place.number,
         kind="attention",
         units=kv_heads,
-        columns=q,
+        columns=group * value_dim,
         producers=producers,
         consumer=attention.out,
         residual=_present(block, attention.residual),
         carrier=carrier,
         group=group,
         head_dim=head_dim,
+        value_dim=value_dim,
         follows=dict(attention.follows),
     )
 
@@ -224,6 +227,14 @@ def _positions_scored(attention: Attention, block: nn.Module) -> int:
     return 2 * int(either_side) * len(kinds)
 
 
+def _own_values(block: nn.Module, site: Site, consumer: Any) -> Any:
+    """The value projection of `site`, where it is a weight by itself, and a Linear, as what reads heads."""
+    if site.kind != "attention" or site.carrier is None or site.carrier.path == site.producers[0].path:
+        return None
+    values = module_at(block, site.carrier.path)
+    return None if is_transposed(values) or is_transposed(consumer) else values
+
+
 def _with_costs(block: nn.Module, site: Site, macs: int = 0) -> Site:
     parameters = 0
     for producer in site.producers:
@@ -233,6 +244,14 @@ def _with_costs(block: nn.Module, site: Site, macs: int = 0) -> Site:
         macs += producer.rows * inputs if producer.reads != "positions" else 0
     consumer = module_at(block, site.consumer)
     outputs, _ = shape_of(consumer)
+    values = _own_values(block, site, consumer)
+    if values is not None:
+        _, inputs = shape_of(values)
+        site = replace(
+            site,
+            parameters_per_column=inputs + (values.bias is not None) + site.group * outputs,
+            macs_per_column=inputs + site.group * outputs,
+        )
     return replace(
         site,
         parameters_per_unit=parameters + site.columns * outputs,

@@ -16,6 +16,7 @@ from statprune.anatomy.draft import draft_entry
 from statprune.anatomy.encoder_decoders import ENCODER_DECODERS
 from statprune.anatomy.encoders import ENCODERS
 from statprune.anatomy.entry_file import read_entry
+from statprune.anatomy.head_values import NarrowReader, NarrowValues
 from statprune.anatomy.parts import DOWN, GATE_UP, Architecture, Context, Stack, Unprunable
 from statprune.anatomy.producers import module_at
 from statprune.anatomy.ranks import ALONE, Ranks
@@ -227,7 +228,7 @@ def _check_linears(block: nn.Module, sites: tuple[Site, ...], place: Place) -> N
             continue
         for path in (*(producer.path for producer in site.producers), site.consumer):
             linear = module_at(block, path)
-            if type(linear) not in (nn.Linear, Conv1D):
+            if type(linear) not in (nn.Linear, Conv1D, NarrowValues, NarrowReader):
                 raise ModelError(
                     f"{place.name}: {path} is a {type(linear).__name__}, not a plain Linear or Conv1D. "
                     f"Dequantise it or merge its adapter first; a layer of the family's own cannot be cut."

@@ -16,7 +16,12 @@ def module_at(root: nn.Module, path: str) -> Any:
 def shape_of(linear: nn.Module) -> tuple[int, int]:
     """(outputs, inputs) of a Linear or of a transformers Conv1D, which stores its weight transposed."""
     rows, columns = cast(Tensor, linear.weight).shape
-    return (rows, columns) if isinstance(linear, nn.Linear) else (columns, rows)
+    return (columns, rows) if is_transposed(linear) else (rows, columns)
+
+
+def is_transposed(linear: Any) -> bool:
+    """Whether it is a transformers Conv1D, whose weight is (inputs, outputs)."""
+    return hasattr(linear, "nf")
 
 
 def spread(kept: Tensor, width: int) -> Tensor:

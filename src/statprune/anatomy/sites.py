@@ -45,6 +45,8 @@ class Site:
     """Query heads per unit (attention)."""
     head_dim: int = 0
     """Columns per head (attention)."""
+    value_dim: int = 0
+    """Columns of a head's values: fewer than `head_dim` where they have been narrowed."""
     follows: dict[str, Quantity] = field(default_factory=dict, hash=False)
     """Attributes of the block that follow the width."""
     names: dict[str, Quantity] = field(default_factory=dict, hash=False)
@@ -57,6 +59,10 @@ class Site:
     """Weights and biases of the producers' rows, and the consumer's columns, of one unit."""
     parameters_fixed: int = 0
     """The consumer's bias: there at any width."""
+    parameters_per_column: int = 0
+    """What one unit has less of `parameters_per_unit` for every column that its values lack."""
+    macs_per_column: int = 0
+    """And of `macs_per_unit`."""
     macs_per_unit: int = 0
     """Multiply-accumulates per token of one unit, without the scores between tokens."""
 
@@ -64,6 +70,11 @@ class Site:
     def part(self) -> str:
         """The part of its block, such as "attention" or "experts"."""
         return self.name.rpartition(".")[2]
+
+    @property
+    def values_apart(self) -> bool:
+        """Whether values have a weight of their own, so that they can be narrower than keys."""
+        return self.parameters_per_column > 0
 
     @property
     def weights(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@
 import heapq
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import ceil, floor, lcm, sqrt
 
@@ -97,13 +97,18 @@ class Budget:
         heads, neurons = self.in_common(sites)
         return Plan({s.name: heads[0] if s.kind == "attention" else neurons[0][s.part] for s in sites})
 
-    def require_reachable(self, sites: Sequence[Site], *, same: bool = False) -> None:
+    def require_reachable(
+        self, sites: Sequence[Site], *, same: bool = False, value_dim: int | None = None
+    ) -> None:
         """Refuse a share below what the narrowest plan costs; with `same`, of those with equal blocks.
+
+        Its heads keep `value_dim` columns of their values; None: all.
 
         Raises:
             BudgetError: with the smallest share that can be reached.
         """
-        cost, dense = self.cost.of_plan(self.least(sites, same=same), sites), self.cost.dense(sites)
+        least = replace(self.least(sites, same=same), value_dim=value_dim)
+        cost, dense = self.cost.of_plan(least, sites), self.cost.dense(sites)
         if cost > self.limit(sites):
             share = ceil(cost / dense * 1e4) / 1e4
             remedy = "Keep at least that much"

@@ -7,7 +7,7 @@ DeBERTa's heads are scored against relative positions besides; projecting those,
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -82,11 +82,30 @@ class Cost:
 
     def of_plan(self, plan: Plan, sites: Sequence[Site]) -> int:
         """Cost of the prunable projections under `plan`."""
-        return sum(self.of_width(site, plan[site]) for site in sites)
+        return sum(self.of_width(site, plan[site]) for site in with_value_dim(sites, plan.value_dim))
 
     def dense(self, sites: Sequence[Site]) -> int:
         """Cost at full width."""
         return self.of_plan(full(sites), sites)
+
+
+def with_value_dim(sites: Sequence[Site], value_dim: int | None) -> Sequence[Site]:
+    """The sites at the price of their units where values of heads keep so many columns; None: all.
+
+    Between tokens zeros stand in for those that are gone, so that the scores cost what they did.
+    """
+    if value_dim is None:
+        return sites
+    return [_narrower(site, value_dim) if site.values_apart else site for site in sites]
+
+
+def _narrower(site: Site, value_dim: int) -> Site:
+    gone = site.value_dim - value_dim
+    return replace(
+        site,
+        parameters_per_unit=site.parameters_per_unit - gone * site.parameters_per_column,
+        macs_per_unit=site.macs_per_unit - gone * site.macs_per_column,
+    )
 
 
 def macs_of_pass(anatomy: Anatomy, rows: int, lengths: Sequence[int]) -> int:

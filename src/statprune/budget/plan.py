@@ -16,13 +16,27 @@ MOST = 2**24
 
 @dataclass(frozen=True)
 class Plan:
-    """How many units every site keeps; `why` says how that was decided."""
+    """How many units every site keeps; `why` says how that was decided.
+
+    `value_dim` is how many columns the values of every head keep, where they have a weight of their own;
+    None: all.
+    """
 
     widths: Mapping[str, int]
     why: str = "given"
+    value_dim: int | None = None
 
     def __getitem__(self, site: Site) -> int:
         return self.widths[site.name]
+
+    @property
+    def key(self) -> tuple[int | None, ...]:
+        """What tells it from other plans of the same model."""
+        return (*self.widths.values(), self.value_dim)
+
+    def narrows(self, site: Site) -> bool:
+        """Whether anything of `site` goes."""
+        return self[site] < site.units or (self.value_dim is not None and site.values_apart)
 
     def is_uniform(self) -> bool:
         """Whether all blocks keep the same number of units in attention, and in feed-forward."""
@@ -33,7 +47,13 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """The plan file's content."""
-        return {"format": _FORMAT, "why": self.why, "widths": dict(self.widths)}
+        values = {} if self.value_dim is None else {"value_dim": self.value_dim}
+        return {"format": _FORMAT, "why": self.why, "widths": dict(self.widths)} | values
+
+    @staticmethod
+    def of_json(content: Mapping[str, Any]) -> "Plan":
+        """What `to_json` gave."""
+        return Plan(content["widths"], content["why"], content.get("value_dim"))
 
 
 def full(sites: Iterable[Site]) -> Plan:
@@ -41,15 +61,16 @@ def full(sites: Iterable[Site]) -> Plan:
     return Plan({site.name: site.units for site in sites}, "full width")
 
 
-def fit(widths: Mapping[str, Any], sites: Iterable[Site], why: str = "given") -> Plan:
+def fit(widths: Mapping[str, Any], sites: Iterable[Site], why: str = "given", value_dim: Any = None) -> Plan:
     """The plan that keeps `widths[name]` units at the sites named, and every unit elsewhere.
 
     Raises:
-        PlanError: no site is named, a name is not a site of this model, or a count is not an integer from 1
-            to the site's units.
+        PlanError: no site is named, a name is not a site of this model, a count is not an integer from 1
+            to the site's units, or the value dimension none that this model can have.
     """
     known = {site.name: site for site in sites}
-    if not widths:
+    value_dim = fit_value_dim(value_dim, known.values())
+    if not widths and value_dim is None:
         raise PlanError(
             "the plan names no site. Give units to keep for at least one, as in " + _example(known)
         )
@@ -63,7 +84,28 @@ def fit(widths: Mapping[str, Any], sites: Iterable[Site], why: str = "given") ->
                 f"{name}: cannot keep {count!r} units; give an integer from 1 to {known[name].units}."
             )
         require_width(known[name], count)
-    return Plan({name: widths.get(name, site.units) for name, site in known.items()}, why)
+    return Plan({name: widths.get(name, site.units) for name, site in known.items()}, why, value_dim)
+
+
+def fit_value_dim(asked: Any, sites: Iterable[Site]) -> int | None:
+    """The value dimension asked for; None where that is what every head has.
+
+    Raises:
+        PlanError: it is no integer from 1 to what heads have, or there are no values that can be narrowed.
+    """
+    if asked is None:
+        return None
+    dims = {site.head_dim for site in sites if site.values_apart}
+    if not dims:
+        raise PlanError(
+            f"value_dim is {asked!r}, but no attention of this model keeps values in a weight of their own; "
+            f"leave it out."
+        )
+    if isinstance(asked, bool) or not isinstance(asked, int) or not 1 <= asked <= min(dims):
+        raise PlanError(
+            f"value_dim is {asked!r}; give an integer from 1 to {min(dims)}, the columns of a head."
+        )
+    return asked if asked < min(dims) else None
 
 
 def require_width(site: Site, width: int) -> None:
@@ -99,7 +141,7 @@ def read(path: Path, sites: Iterable[Site]) -> Plan:
         )
     if content.get("format", _FORMAT) != _FORMAT:
         raise PlanError(f"{path}: plan format {content['format']!r}; this version reads format {_FORMAT}.")
-    return fit(widths, sites, f"given in {path.name}")
+    return fit(widths, sites, f"given in {path.name}", content.get("value_dim"))
 
 
 def _example(known: Mapping[str, Site]) -> str:

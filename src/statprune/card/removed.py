@@ -33,6 +33,9 @@ def removed(record: Mapping[str, Any]) -> str:
     parts = widths_by_part(record)
     even = {part: blocks for part, blocks in parts.items() if len(set(blocks.values())) == 1}
     lines = [_even(part, next(iter(blocks.values()))) for part, blocks in even.items()]
+    value_dim = record["plan"].get("value_dim")
+    if value_dim is not None:
+        lines.append(f"- values of every head: {value_dim} columns kept, fewer than queries and keys have")
     uneven = {part: blocks for part, blocks in parts.items() if part not in even}
     pieces = ["\n".join(lines)] if lines else []
     if uneven:

@@ -137,7 +137,21 @@ def _shapes_of_stack(stack: Stack) -> dict[str, Any]:
         "tensors": tensors,
         "numbers": numbers,
         "attributes": attributes,
+        "values": _values_of(stack),
     }
+
+
+def _values_of(stack: Stack) -> list[list[str]]:
+    """Of every attention whose values have a weight of their own: that, what reads heads, and key heads."""
+    own = (
+        (stack.attention, stack.widths.kv_heads or stack.widths.heads),
+        (stack.cross_attention, CROSS_HEADS),
+    )
+    return [
+        [attention.value, attention.out, heads]
+        for attention, heads in own
+        if isinstance(attention, Attention) and attention.fused is None
+    ]
 
 
 class _WithItsCode(PerLayerWidths):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from statprune.anatomy import head_values
 from statprune.checkpoint import per_layer_model
 from statprune.checkpoint.classes import PREFIX, auto_classes_of, stock_names
 from statprune.surgery import follow
@@ -21,15 +22,14 @@ def modelling_source(stock_class: Any, shapes: dict[str, Any]) -> str:
     """The mixin's own source, and one class for each stock class that `auto_map` names."""
     names = set(_saved_classes(stock_class).values())
     source = Path(per_layer_model.__file__).read_text(encoding="utf-8")
-    follows = Path(follow.__file__).read_text(encoding="utf-8")
+    helpers = [Path(str(each.__file__)).read_text(encoding="utf-8") for each in (head_values, follow)]
     ordered = sorted({*names, stock_class.__name__})
-    imports = f"from torch import nn\nfrom transformers import {', '.join(ordered)}\n"
-    source = source.replace(
-        "from torch import nn\n\nfrom statprune.surgery.follow import follow\n", imports, 1
-    )
+    imports = f"from torch import Tensor, nn\nfrom transformers import {', '.join(ordered)}\n"
+    own = source[source.index("from torch import nn\n") : source.index("\nclass ")]
+    source = source.replace(own, imports + "\n", 1)
     lines = [
         source,
-        follows[follows.index("\nclass ") :].rstrip(),
+        *(each[each.index("\nclass ") :].rstrip() + "\n" for each in helpers),
         "",
         "SHAPES = " + json.dumps(shapes, indent=4),
     ]

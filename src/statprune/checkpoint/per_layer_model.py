@@ -1,8 +1,9 @@
 """Stock transformers models whose blocks have widths of their own.
 
 `config.per_layer_config[i]` says how many heads and neurons block i has; where a model has an encoder and a
-decoder, `config.block_widths` says it for both. The weights, their names and the arithmetic are those of the
-stock model; only the sizes of some linear layers differ from block to block.
+decoder, `config.block_widths` says it for both. `config.value_dim`, if it is there, is how many columns the
+values of every head have. The weights, their names and the arithmetic are those of the stock model; only
+the sizes of some linear layers differ from block to block.
 """
 
 from functools import reduce
@@ -10,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from statprune.anatomy.head_values import narrow_head_values
 from statprune.surgery.follow import follow
 
 
@@ -29,6 +31,7 @@ class PerLayerWidths:
         tensors, numbers: of modules that some blocks have, by name: the dimension of a tensor and the width
             that it is proportional to; the width that a number is proportional to.
         attributes: the width that a number read at run time is proportional to.
+        values: value projections, what reads them, and the width that their outputs are proportional to.
     """
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
@@ -62,6 +65,12 @@ def _narrow_block(
         here = [int(own.get(name, width)) for name, width in zip(names, whole, strict=True)]
         return size * sum(here) // sum(whole)
 
+    value_dim = int(getattr(config, "value_dim", 0))
+    narrow = stack["values"] if value_dim else ()
+    head_dims = [
+        _sizes(block.get_submodule(values))[0] // int(getattr(config, aliases.get(heads, heads)))
+        for values, _, heads in narrow
+    ]
     for path, linear in block.named_modules():
         if path in stack["outputs"] or path in stack["inputs"]:
             outputs, inputs = _sizes(linear)
@@ -77,6 +86,12 @@ def _narrow_block(
     for path, name in stack["attributes"].items():
         size: Any = reduce(getattr, path.split("."), block)
         follow(block, path, scaled(size, name))
+    for (values, reader, _), head_dim in zip(narrow, head_dims, strict=True):
+        made, read = block.get_submodule(values), block.get_submodule(reader)
+        (rows, inputs), (outputs, columns) = _sizes(made), _sizes(read)
+        _resize(made, rows // head_dim * value_dim, inputs)
+        _resize(read, outputs, columns // head_dim * value_dim)
+        narrow_head_values(made, read, head_dim, value_dim)
 
 
 def _sizes(linear: Any) -> tuple[int, int]:

@@ -21,7 +21,13 @@ from statprune.checkpoint.modelling import auto_map, modelling_source
 
 # Keys of a config that say how, not what, it was written; and those only a per-layer config has.
 _ABOUT = ("transformers_version", "model_type", "architectures", "_name_or_path", "auto_map")
-_PER_LAYER = ("per_layer_config", "block_widths", "allow_global_per_layer_attribute_access", "auto_map")
+_PER_LAYER = (
+    "per_layer_config",
+    "block_widths",
+    "value_dim",
+    "allow_global_per_layer_attribute_access",
+    "auto_map",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +126,8 @@ def _named(site: Site) -> dict[str, int]:
 
 def _obstacle(model: PreTrainedModel, anatomy: Anatomy, widths: Mapping[str, list[int]]) -> str | None:
     """Why no stock config of the model's own kind can say these widths; None where one may."""
+    if value_dim_of(anatomy) is not None:
+        return f"values of heads are narrower than keys, which no config of {model.config.model_type} can say"
     uneven = [name for name, values in widths.items() if len(set(values)) > 1]
     if uneven:
         return f"blocks differ in {' and '.join(uneven)}"
@@ -132,6 +140,14 @@ def _obstacle(model: PreTrainedModel, anatomy: Anatomy, widths: Mapping[str, lis
                 f"{dense}"
             )
     return None
+
+
+def value_dim_of(anatomy: Anatomy) -> int | None:
+    """The columns of every head's values, where these are fewer than those of keys."""
+    narrow = {
+        site.value_dim for site in anatomy.sites if site.values_apart and site.value_dim < site.head_dim
+    }
+    return min(narrow) if narrow else None
 
 
 def write_stock(config: Any, anatomy: Anatomy, widths: Mapping[str, list[int]]) -> None:
@@ -157,6 +173,9 @@ def _write_per_layer(config: Any, anatomy: Anatomy, widths: Mapping[str, list[in
     The modelling files compute the size of a head as hidden size / heads, and caches read `head_dim`.
     """
     _clear(config)
+    value_dim = value_dim_of(anatomy)
+    if value_dim is not None:
+        config.value_dim = value_dim
     own = {
         run.stack.name: [
             {name: value for site in anatomy.sites_of_block(index) for name, value in _named(site).items()}

@@ -48,6 +48,14 @@ Pin = Annotated[
     list[str] | None, typer.Option(help="The width of a site, SITE=UNITS, whatever the budget; repeatable.")
 ]
 Multiple = Annotated[int, typer.Option(help="Neuron counts are multiples of this, or full.")]
+ValueDim = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Columns that the values of every head keep; the head's size keeps all.",
+        show_default="the number with which least is lost, where widths are per layer",
+    ),
+]
 Entry = Annotated[
     list[Path] | None,
     typer.Option(

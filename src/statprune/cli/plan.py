@@ -29,6 +29,7 @@ from statprune.cli.options import (
     SampleCount,
     SeqLen,
     TextColumn,
+    ValueDim,
     columns,
     given,
     register_entries,
@@ -56,6 +57,7 @@ def plan_command(
     of: Annotated[str, typer.Option(help="What the share is of: params, macs or latency.")] = "params",
     widths: Annotated[str, typer.Option(help="per-layer, uniform or stock.")] = "per-layer",
     multiple: Multiple = 8,
+    value_dim: ValueDim = None,
     floor: Floor = None,
     protect: Protect = None,
     pin: Pin = None,
@@ -94,6 +96,7 @@ def plan_command(
             of=of,
             widths=widths,
             multiple=multiple,
+            value_dim=value_dim,
             **restrictions(floor, protect, pin),
             device=device,
             dtype=dtype,
@@ -113,7 +116,7 @@ def _show(answered: "statprune.Answers", folder: Path | None) -> None:
             say(f"keep {answer.keep:g}: {answer.refused}")
     table(
         f"Budgets of {answered.of}; damage is {answered.damage}",
-        ["keep", "share", "params", "predicted damage", "heads (groups)", "neurons"],
+        ["keep", "share", "params", "predicted damage", "heads (groups)", "value dim", "neurons"],
         [
             [
                 f"{answer.keep:g}",
@@ -121,6 +124,7 @@ def _show(answered: "statprune.Answers", folder: Path | None) -> None:
                 count(answer.parameters),
                 f"{answer.predicted:.4f}",
                 _widths(answer.plan.widths, ("attention", "cross_attention")),
+                "all" if answer.plan.value_dim is None else str(answer.plan.value_dim),
                 _widths(answer.plan.widths, ("feed_forward", "experts", "shared_expert")),
             ]
             for answer in answered.answers

@@ -11,6 +11,8 @@ stream passes it; then its sites are narrowed for the thin stream, attention bef
                units can:      min_B ||(dense output + dense residual - thin residual) - Z_thin B||^2
     carry      where tokens are many, the kept units' values, or up and gate projections, are fitted to the
                same target                                  (engine/carriers.py)
+    narrow values      where the plan says so, every head keeps fewer columns of its values, and the consumer
+               is fitted to those                           (engine/head_values.py)
 
 so that each site makes good what the cuts before it have lost. How far it follows that, is decided on samples
 held out.
@@ -20,6 +22,7 @@ ICLR 2024; elimination: Hassibi & Stork 1992; Meng et al., "OSSCAR", ICML 2024.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import takewhile
 from math import sqrt
 from typing import Any, cast
@@ -39,6 +42,7 @@ from statprune.calibration.stream import Stream, advance, before_first_block, un
 from statprune.engine.carriers import improve
 from statprune.engine.divergence import PROBE_TOKENS, Outputs, first_of, held_out, taken
 from statprune.engine.expert_fits import narrow_experts
+from statprune.engine.head_values import narrow_values
 from statprune.engine.journal import mark, narrow_again, narrowed, recall
 from statprune.engine.measure import at_site, consumer_weight
 from statprune.engine.owner import by_owner
@@ -75,7 +79,8 @@ def refit(
 ) -> None:
     """Narrow `model` in place to `plan`, block by block.
 
-    `steps` are taken at every site in turn; by default `adapt` and `narrow`. What the shelf has of a block
+    `steps` are taken at every site in turn; by default `adapt` and `narrow`, and `narrow_values` where the
+    plan has a value dimension. What the shelf has of a block
     from an earlier run is not made again.
 
     Cost: about three forward passes, for every site a Gram matrix and an elimination, and where there are
@@ -85,10 +90,8 @@ def refit(
     data = Data.of(batches, anatomy.ranks)
     dense = before_first_block(model, anatomy, data.batches)
     thin = dense.fork()
-    steps = (adapt, narrow) if steps is None else steps
-    first = min(
-        (site.block for site in anatomy.sites if plan[site] < site.units), default=len(anatomy.blocks)
-    )
+    steps = _steps(plan) if steps is None else steps
+    first = min((site.block for site in anatomy.sites if plan.narrows(site)), default=len(anatomy.blocks))
     for index, block in anatomy.visited():
         sites, earlier = anatomy.sites_of_block(index), anatomy.shelf.earlier("refit", index)
         if index < first:
@@ -113,6 +116,11 @@ def refit(
         progress("refit", index + 1, len(anatomy.blocks), trace.facts(recalled=earlier is not None))
     _finish(model, anatomy, batches, dense, thin, trace)
     progress("compare", 1, 1, trace.facts())
+
+
+def _steps(plan: Plan) -> Sequence[Step]:
+    whole: tuple[Step, ...] = (adapt, narrow)
+    return whole if plan.value_dim is None else (*whole, partial(narrow_values, value_dim=plan.value_dim))
 
 
 def _finish(

@@ -61,12 +61,12 @@ def search(
         measure: plan -> divergence once it is carried out; leaves the model as it was.
         trials: how many plans are measured, at most; equal plans are measured once.
     """
-    measured: dict[tuple[int, ...], float] = {}
+    measured: dict[tuple[int | None, ...], float] = {}
     tried: list[Trial] = []
 
     def at(depth: float, kind: float) -> tuple[float, Plan] | None:
         plan = allocate(tilted(curves, sites, depth, kind))
-        key = tuple(plan.widths.values())
+        key = plan.key
         if key not in measured:
             if len(measured) >= trials:
                 return None

@@ -7,6 +7,7 @@ the outputs. Every block is visited once. Nothing is changed.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import ceil
 
 import numpy as np
@@ -20,6 +21,7 @@ from statprune.anatomy.ranks import merged
 from statprune.anatomy.shelf import State
 from statprune.anatomy.sites import Site
 from statprune.budget.damage import DamageCurve, Floats, widths_to_measure
+from statprune.budget.value_dim import columns_tried, values_name
 from statprune.calibration.batches import Batch
 from statprune.calibration.share import exact, share
 from statprune.calibration.stream import Stream, advance, before_first_block
@@ -30,12 +32,16 @@ from statprune.engine.probe import Candidates, Probe
 from statprune.engine.progress import Facts, Progress, no_progress
 from statprune.linalg.elimination import eliminate
 from statprune.linalg.gram import Gram, moment_dtype
+from statprune.linalg.head_basis import head_basis, standardised_ridge
 from statprune.linalg.held_out import LOCAL
 from statprune.linalg.least_squares import ridge
 from statprune.surgery.linear import weight_of
 
 LEVELS = (0.05, 0.25)
 """Relative squared errors of a site at which the model's outputs are measured."""
+
+MEASURED = (0.25, 0.5)
+"""Shares of the columns of a head's values with which the model's outputs are measured."""
 
 FEWEST_TOKENS = 4096
 """Of the calibration tokens at least so many are measured on, and four times the widest site's columns."""
@@ -59,7 +65,7 @@ def survey(
     probe: Probe,
     progress: Progress = no_progress,
 ) -> tuple[dict[str, DamageCurve], str]:
-    """The damage curve of every site, and what damage is measured in.
+    """The damage curve of every site and, where it has some, of its values; and what damage is measured in.
 
     Cost: a forward pass of `batches`, a Gram matrix and an elimination a site, and for each site as many
     passes of the probe's samples through the blocks behind it as there are LEVELS.
@@ -72,14 +78,14 @@ def survey(
         probe.stream.stand_before(index)
         if earlier is not None:
             advance(stream, block, index)
-            found = {site.name: _candidates_of(earlier, site) for site in sites}
+            found = {name: _candidates_of(earlier, name) for name in earlier.facts}
         else:
             found = _candidates(anatomy, stream, block, index, few)
             anatomy.shelf.note("survey", index, _state_of(found))
-        for site in sites:
-            errors[site.name] = found[site.name].error
-            for width, weight in found[site.name].weights:
-                probe.try_out(block, site, width, weight)
+        for tried in (each for site in sites for each in _tried(site) if each.name in found):
+            errors[tried.name] = found[tried.name].error
+            for width, weight in found[tried.name].weights:
+                probe.try_out(block, tried, width, weight)
         probe.advance(block, index)
         progress("survey", index + 1, len(anatomy.blocks), Facts(recalled=earlier is not None))
     measured, unit = probe.divergences()
@@ -111,8 +117,12 @@ def _candidates(
     for site in sites:
         if site.name in wholes:
             with at_site(site):
-                found[site.name] = _of_site(site, block, wholes.pop(site.name).take())
-    return {site.name: ranks.same(found.get(site.name), anatomy.owner_of(site)) for site in sites}
+                G = wholes.pop(site.name).take()
+                if site.values_apart:
+                    found[values_name(site)] = _of_values(site, block, G)
+                found[site.name] = _of_site(site, block, G)
+    every = [(each.name, anatomy.owner_of(site)) for site in sites for each in _tried(site)]
+    return {name: ranks.same(found.get(name), owner) for name, owner in every}
 
 
 def _state_of(found: Mapping[str, Candidates]) -> State:
@@ -124,9 +134,14 @@ def _state_of(found: Mapping[str, Candidates]) -> State:
     return State(tensors, widths)
 
 
-def _candidates_of(state: State, site: Site) -> Candidates:
-    weights = [(width, state.tensors[f"{site.name}.{width}"]) for width in state.facts[site.name]]
-    return Candidates(state.tensors[site.name].numpy(), weights)
+def _candidates_of(state: State, name: str) -> Candidates:
+    weights = [(width, state.tensors[f"{name}.{width}"]) for width in state.facts[name]]
+    return Candidates(state.tensors[name].numpy(), weights)
+
+
+def _tried(site: Site) -> list[Site]:
+    """The site, and once more under the name of its values, where it has some."""
+    return [site, replace(site, name=values_name(site))] if site.values_apart else [site]
 
 
 def _empty(site: Site, block: nn.Module, dtype: torch.dtype, few: bool) -> Gram | Readings:
@@ -149,6 +164,26 @@ def _of_site(site: Site, block: nn.Module, G: Tensor) -> Candidates:
         (width, _narrowed(site, block, G, W, found.order[:width]))
         for width in widths_to_measure(error, LEVELS)
     ]
+    return Candidates(error, weights)
+
+
+def _of_values(site: Site, block: nn.Module, G: Tensor) -> Candidates:
+    """By columns that the values of every head keep, the first of its basis."""
+    W = consumer_weight(site, block)
+    whole, error = float(((W @ G) * W).sum()), np.ones(site.head_dim + 1)
+    if whole <= 0:
+        return Candidates(np.zeros(site.head_dim + 1))
+    A = head_basis(G, W, site.head_dim, site.group)
+    H, C = A.T @ G @ A, A.T @ G @ W.T
+    weights, measured = [], {max(1, round(part * site.head_dim)) for part in MEASURED}
+    error[-1] = 0.0
+    for dim in columns_tried(site):
+        kept = torch.arange(len(A), device=A.device).reshape(-1, site.head_dim)[:, :dim].flatten()
+        own, target = H[kept[:, None], kept], C[kept]
+        X = standardised_ridge(own, target, DAMPING)
+        error[dim:-1] = max(0.0, 1 - float((X * (2 * target - own @ X)).sum()) / whole)
+        if dim in measured:
+            weights.append((dim, (A[:, kept] @ X).T.to(weight_of(module_at(block, site.consumer)).dtype)))
     return Candidates(error, weights)
 
 

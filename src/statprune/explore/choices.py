@@ -18,6 +18,7 @@ from statprune.budget.frontier import Point, frontier
 from statprune.budget.plan import Plan
 from statprune.budget.restrictions import units_by_name
 from statprune.budget.size import Size, size_of
+from statprune.budget.value_dim import frontier_of_dims
 from statprune.checkpoint.skeleton import skeleton
 from statprune.engine.divergence import CHOICES
 from statprune.errors import BudgetError, InputError, PlanError
@@ -186,7 +187,9 @@ def _curve(explored: Explored, asked: tuple[Any, ...]) -> tuple[Point, ...]:
     )
     found = explored.found
     budget = budget_of(recipe, found.price(of), found.about.get("stock_units"))
-    return frontier(found.curves, found.sites, budget, same=widths is not None)
+    if widths is not None or protect:
+        return frontier(found.curves, found.sites, budget, same=widths is not None)
+    return frontier_of_dims(found.curves, found.values, found.sites, budget)
 
 
 def words(explored: Explored, recipe: Recipe, out: str = "", *, resume: bool = False) -> list[str]:

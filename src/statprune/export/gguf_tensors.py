@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from statprune.anatomy.head_values import NarrowReader, NarrowValues
 from statprune.anatomy.producers import module_at
 from statprune.errors import InputError
 from statprune.export.gguf_options import rope_of
@@ -139,6 +140,8 @@ def _block(block: Any, model: PreTrainedModel, widths: FileWidths, index: int) -
             raise ValueError(f"blocks.{index}: {path} has no name in llama.cpp")
         turned = kind == "weight" and isinstance(module_at(block, module), Conv1D)
         whole = _whole(parameter, turned=turned)
+        if isinstance(module_at(block, module), NarrowValues | NarrowReader):
+            whole = _widened(module_at(block, module), parameter)
         parts = (names,) if isinstance(names, str) else names
         for part, name in enumerate(parts):
             suffix = "bias" if kind == "bias" else "weight"
@@ -151,6 +154,22 @@ def _block(block: Any, model: PreTrainedModel, widths: FileWidths, index: int) -
 
 def _whole(parameter: Tensor, *, turned: bool = False) -> Make:
     return lambda: parameter.T if turned else parameter
+
+
+def _widened(layer: NarrowValues | NarrowReader, parameter: Tensor) -> Make:
+    """With zeros for the columns that values of heads lack: llama.cpp's are as wide as keys."""
+    reads = isinstance(layer, NarrowReader)
+    if reads and parameter.ndim == 1:
+        return lambda: parameter
+
+    def made() -> Tensor:
+        rows = parameter.T if reads else parameter
+        heads = rows.reshape(-1, layer.value_dim, *rows.shape[1:])
+        missing = heads.new_zeros(len(heads), layer.head_dim - layer.value_dim, *rows.shape[1:])
+        whole = torch.cat([heads, missing], dim=1).flatten(0, 1)
+        return whole.T if reads else whole
+
+    return made
 
 
 def _part(whole: Make, part: int, parts: int, widths: FileWidths, index: int) -> Make:

@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from statprune.anatomy.block_sites import has_experts
+from statprune.anatomy.head_values import columns_read
 from statprune.anatomy.lookup import entry_for, head_dim_of
 from statprune.anatomy.parts import DOWN, Stack
 from statprune.anatomy.producers import module_at, shape_of
@@ -104,7 +105,8 @@ def _refuse_missing_experts(stack: Stack, blocks: Any) -> None:
 def _widths_of_block(stack: Stack, block: Any, head_dim: int) -> Mapping[str, int]:
     """Heads, key-value heads, neurons, neurons of the shared expert; 0 is possible."""
     attention: Any = stack.attention
-    heads = shape_of(module_at(block, attention.out))[1] // head_dim
+    reader = module_at(block, attention.out)
+    heads = shape_of(reader)[1] // columns_read(reader, head_dim)
     rows = shape_of(module_at(block, attention.key))[0] // head_dim
     widths = {"heads": heads, "key-value heads": rows if attention.fused is None else (rows - heads) // 2}
     forward, shared = stack.feed_forward, stack.shared_expert

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from statprune.anatomy.parts import DOWN
+from statprune.anatomy.producers import is_transposed
 from statprune.errors import NonFiniteError
 
 
@@ -18,7 +19,7 @@ def weight_of(linear: Any) -> Tensor:
         packed: Tensor = getattr(linear, DOWN).detach()
         return packed
     weight: Tensor = linear.weight.detach()
-    return weight if isinstance(linear, nn.Linear) else weight.T
+    return weight.T if is_transposed(linear) else weight
 
 
 def held_by(old: Tensor, new: Tensor) -> Tensor:
@@ -44,13 +45,13 @@ def set_weight(linear: Any, weight: Tensor) -> None:
         NonFiniteError: its dtype does not hold an entry.
     """
     outputs, inputs = weight.shape
-    stored = weight if isinstance(linear, nn.Linear) else weight.T
+    stored = weight.T if is_transposed(linear) else weight
     old = linear.weight
     linear.weight = nn.Parameter(held_by(old, stored).contiguous(), requires_grad=old.requires_grad)
-    if isinstance(linear, nn.Linear):
-        linear.in_features, linear.out_features = inputs, outputs
-    else:
+    if is_transposed(linear):
         linear.nx, linear.nf = inputs, outputs
+    else:
+        linear.in_features, linear.out_features = inputs, outputs
 
 
 def add_to_bias(linear: Any, shift: Tensor) -> None:

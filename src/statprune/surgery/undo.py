@@ -13,6 +13,7 @@ def remember(model: PreTrainedModel) -> Callable[[], None]:
     before = [
         (
             module,
+            type(module),
             dict(module._parameters),
             {
                 name: value
@@ -29,7 +30,8 @@ def remember(model: PreTrainedModel) -> Callable[[], None]:
         model.__class__ = model_class
         vars(model.config).clear()
         vars(model.config).update(config)
-        for module, parameters, sizes in before:
+        for module, kind, parameters, sizes in before:
+            module.__class__ = kind
             module._parameters.update(parameters)
             vars(module).update(sizes)
 
