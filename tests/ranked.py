@@ -66,6 +66,8 @@ CASES: dict[str, Callable[..., Any]] = {
     "count sketch": case("llama", "stat", backend="countsketch"),
     "search": case("llama", "refit", search=True),
     "a plan": case("llama", "stat", keep=None, plan={"blocks.0.feed_forward": 13, "blocks.1.attention": 1}),
+    "narrow values": case("llama", "refit", value_dim=3),
+    "narrow values of a bert": case("bert", "refit", ((48, 64), (50, 64)), value_dim=3),
     "many tokens": case("llama", "refit", MANY),
     "many tokens, stat": case("gpt2", "stat", MANY),
     "many tokens, biases": case("gpt2", "refit", MANY),

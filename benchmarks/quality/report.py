@@ -228,7 +228,7 @@ def write_report(rows: Sequence[Row]) -> None:
         "## Protocol",
         "\n".join([*protocols, *(f"- {key}: {value}" for key, value in conditions().items())]),
     ]
-    for name in ("ablation.md", "cost.md", "more-data.md"):
+    for name in ("ablation.md", "within-heads.md", "cost.md", "more-data.md", "missed.md"):
         if (HERE / name).exists():
             sections.insert(-2, (HERE / name).read_text(encoding="utf-8").strip())
     (HERE / "RESULTS.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
