@@ -40,7 +40,7 @@ from statprune.keeping import begun, finished_before, lent, scratch_of
 from statprune.limits import limit_of
 from statprune.measured_file import require_parts
 from statprune.measurement import Measurement
-from statprune.preparation import Prepared, budget_of, prepare, whole_values
+from statprune.preparation import Prepared, budget_of, prepare, value_dim_of
 from statprune.recipe import Recipe
 from statprune.surgery.undo import remember
 from statprune.version import __version__
@@ -187,7 +187,7 @@ def allocated(
     """
     budget = budget_of(recipe, measurement.price(recipe.of), measurement.about.get("stock_units"))
     widths = recipe.widths or "per-layer"
-    value_dim = recipe.value_dim if recipe.value_dim is not None else whole_values(prepared)
+    value_dim = value_dim_of(recipe, prepared)
     plan = measurement.allocate(budget, widths, value_dim=value_dim)
     if not recipe.search:
         return plan

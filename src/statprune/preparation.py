@@ -92,7 +92,7 @@ def prepare(opened: Opened, recipe: Recipe, data: Any) -> Prepared:
         _require_reachable(early, Cost("params", seq_len), stock, anatomy)
     samples = samples_of(opened, anatomy, recipe, data, seq_len)
     _require_described(opened, anatomy, samples)
-    _require_unhooked(opened, fitted, recipe)
+    _require_unhooked(opened, anatomy, fitted, recipe)
     context = int(samples.protocol["seq_len"])
     if anatomy.entry.kind != "decoder":
         context = max(1, round(samples.tokens / samples.protocol["samples"]))
@@ -117,7 +117,7 @@ def prepare_measured(opened: Opened, recipe: Recipe, folder: Path) -> Prepared:
     samples = measurement.samples
     require_fitting(samples, opened.model, folder / measurements.SAMPLES)
     _require_described(opened, anatomy, samples)
-    _require_unhooked(opened, fitted, recipe)
+    _require_unhooked(opened, anatomy, fitted, recipe)
     notes = tuple(samples.notes)
     size, context = size_of(opened.model), measurement.context
     return Prepared(opened, anatomy, samples, fitted, context, notes, stock, weights, size, measurement)
@@ -170,20 +170,20 @@ def _require_whole_values(opened: Opened, anatomy: Anatomy) -> None:
             )
 
 
-def whole_values(prepared: Prepared) -> int | None:
-    """All columns of a head's values, where hooks of accelerate call the layers that they stand on."""
+def value_dim_of(recipe: Recipe, prepared: Prepared) -> int | None:
+    """What the recipe says; all columns, where hooks of accelerate call the layers that they stand on."""
     dims = [site.head_dim for site in prepared.anatomy.sites if site.values_apart]
-    return min(dims) if dims and _hooked(prepared.opened) else None
+    whole = min(dims) if dims and _hooked(prepared.opened) else None
+    return whole if recipe.value_dim is None else recipe.value_dim
 
 
 def _hooked(opened: Opened) -> bool:
     return opened.lender is None and any("_hf_hook" in vars(module) for module in opened.model.modules())
 
 
-def _require_unhooked(opened: Opened, plan: Plan | None, recipe: Recipe) -> None:
+def _require_unhooked(opened: Opened, anatomy: Anatomy, plan: Plan | None, recipe: Recipe) -> None:
     dim = recipe.value_dim if plan is None else plan.value_dim
-    dims = [site.head_dim for site in anatomy_of(opened.model).sites if site.values_apart]
-    if dim is not None and dims and dim < min(dims) and _hooked(opened):
+    if plans.fit_value_dim(dim, anatomy.sites) is not None and _hooked(opened):
         raise ModelError(
             f"{opened.name} has hooks of accelerate on its layers, which values cannot be narrowed under. "
             f"Remove them (accelerate.hooks.remove_hook_from_module), or leave out value_dim."

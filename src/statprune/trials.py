@@ -25,7 +25,7 @@ from statprune.evaluation.scoring import BATCH_TOKENS, TaskResult
 from statprune.evaluation.scoring import Prepared as Questions
 from statprune.pipeline import narrow
 from statprune.planning import hearing, surveyed
-from statprune.preparation import Prepared
+from statprune.preparation import Prepared, value_dim_of
 from statprune.recipe import Recipe
 from statprune.surgery.undo import remember
 
@@ -235,7 +235,9 @@ class Trials:
         budget, _ = budget_for(self.prepared, self.recipe)
         try:
             return measurement.allocate(
-                replace(budget, keep=keep), self.recipe.widths or "per-layer", value_dim=self.recipe.value_dim
+                replace(budget, keep=keep),
+                self.recipe.widths or "per-layer",
+                value_dim=value_dim_of(self.recipe, self.prepared),
             )
         except BudgetError:
             return None

@@ -78,9 +78,7 @@ def test_the_price_of_a_head_is_that_of_its_weights() -> None:
     sites = anatomy_of(model).sites
     made = statprune.compress(model, data=batches(model), plan=whole(model), value_dim=LOW).model
     for cost in (Cost("params", 8), Cost("macs", 8)):
-        assert cost.dense(with_value_dim(sites, LOW)) == cost.dense(
-            [replaced for replaced in anatomy_of(made).sites]
-        )
+        assert cost.dense(with_value_dim(sites, LOW)) == cost.dense(anatomy_of(made).sites)
 
 
 def test_a_budget_narrows_values_where_that_loses_least(tmp_path: Path) -> None:

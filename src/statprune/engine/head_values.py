@@ -6,6 +6,8 @@ thin stream; the output projection is then fitted to the same target as before.
 Source: docs/algorithm.md, "Narrow values".
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +18,7 @@ from statprune.engine.owner import by_owner
 from statprune.engine.passage import Passage
 from statprune.engine.trace import Trace
 from statprune.linalg.head_basis import head_basis, standardised_ridge
-from statprune.linalg.moments import Halves, Moments
+from statprune.linalg.moments import Moments
 from statprune.surgery.linear import add_to_bias, held_by, set_weight, weight_of
 
 LOCAL = 1e-5
@@ -30,7 +32,7 @@ def narrow_values(at: Passage, site: Site, count: int, trace: Trace, value_dim: 
     """Keep `value_dim` columns of the values of every head; nothing where `site` has no values of its own."""
     if not site.values_apart or site.carrier is None:
         return
-    reader = module_at(at.block, site.consumer)
+    values, reader = (module_at(at.block, path) for path in (site.carrier.path, site.consumer))
     outputs, columns = weight_of(reader).shape
     pair = at.pair(columns, outputs, reader.bias is not None)
     for seen, target in at.targets(site):
@@ -40,15 +42,13 @@ def narrow_values(at: Passage, site: Site, count: int, trace: Trace, value_dim: 
     def change() -> None:
         found = moments.pop()
         if found is not None:
-            _narrow(at.block, site, found, value_dim)
+            _narrow(site, values, reader, found.whole(), value_dim)
 
     by_owner(at.ranks, 0, at.block, site, trace, change)
-    narrow_head_values(module_at(at.block, site.carrier.path), reader, site.head_dim, value_dim)
+    narrow_head_values(values, reader, site.head_dim, value_dim)
 
 
-def _narrow(block: nn.Module, site: Site, halves: Halves, value_dim: int) -> None:
-    whole = halves.whole()
-    values, reader = (module_at(block, path) for path in (_values(site), site.consumer))
+def _narrow(site: Site, values: Any, reader: Any, whole: Moments, value_dim: int) -> None:
     A, W = narrowed(whole, weight_of(reader).double(), site, value_dim)
     shift = whole.shift(A @ W.T)
     each = A.reshape(len(A) // site.head_dim, site.head_dim, -1)
@@ -77,9 +77,3 @@ def narrowed(whole: Moments, W: Tensor, site: Site, value_dim: int) -> tuple[Ten
     H, own = A.T @ whole.G @ A, whole.G @ W.T
     fit = standardised_ridge(H, A.T @ own, LOCAL) + standardised_ridge(H, A.T @ (whole.C - own), DAMPING)
     return A, fit.T
-
-
-def _values(site: Site) -> str:
-    if site.carrier is None:
-        raise ValueError(f"{site.name}: nothing says where its values are made.")
-    return site.carrier.path
