@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from statprune.linalg.head_basis import head_basis
+from statprune.linalg.gram import Gram
+from statprune.linalg.head_basis import head_basis, standardised_ridge
 
 ROWS, WIDTH, HEADS, OUTPUTS = 200, 6, 4, 15
 
@@ -46,3 +47,24 @@ def test_a_head_that_says_nothing_has_a_basis_all_the_same() -> None:
     A = head_basis(Z.T @ Z, W, WIDTH)
     assert bool(torch.isfinite(A).all())
     assert int(torch.linalg.matrix_rank(A)) == HEADS * WIDTH
+
+
+@pytest.mark.parametrize("damping", [1e-5, 1e-4, 1e-2])
+def test_columns_of_rounding_alone_change_nothing(damping: float) -> None:
+    """Of values of few tokens most directions are empty: what float32 leaves there has any sign."""
+    generator = torch.Generator().manual_seed(1)
+    Z = torch.randn(2000, 20, generator=generator) @ torch.randn(20, 256, generator=generator)
+    W = torch.randn(OUTPUTS, 256, generator=generator, dtype=torch.float64)
+    gram = Gram(256, product_dtype=torch.float32)
+    gram.update(Z)
+    G = gram.take()
+    A = head_basis(G, W, 64)
+    H, C = A.T @ G @ A, A.T @ G @ W.T
+    assert float(H.diagonal().min()) < 0
+    target = Z.double() @ W.T
+    left = target - Z.double() @ A @ standardised_ridge(H, C, damping)
+    assert float(left.norm() / target.norm()) < damping
+
+
+def test_of_nothing_nothing_is_fitted() -> None:
+    assert not standardised_ridge(torch.zeros(3, 3), torch.ones(3, 2), 1e-2).any()

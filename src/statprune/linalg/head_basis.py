@@ -18,6 +18,9 @@ from statprune.linalg.least_squares import damped_factor, ridge
 DAMPING = 1e-4
 """Of a head's second moments, as a share of their mean diagonal."""
 
+NOISE = 8 * torch.finfo(torch.float32).eps
+"""Of the largest second moment: less than that says nothing where products were formed in float32."""
+
 
 def head_basis(
     G: Tensor,  # (heads * width, heads * width) second moments of Z
@@ -58,12 +61,17 @@ def standardised_ridge(
 ) -> Tensor:
     """X with (G + damping * diag G) X = C: columns that are small lose as little as large ones.
 
+    To each entry of the diagonal at least NOISE of the largest one is added: where products were formed in
+    float32, columns that are all but zero have moments of any sign.
+
     Raises:
         NumericalError: no usable factor, whatever the rescue.
     """
-    scale = G.diagonal().sqrt()
-    if not bool(scale.any()):
+    energy = G.diagonal()
+    most = float(energy.max())
+    if most <= 0:
         return torch.zeros_like(C)
-    scale = scale.clamp(min=float(scale.max()) * 1e-12)
-    fitted = ridge(G / torch.outer(scale, scale), C / scale[:, None], damping).X
+    damped = G + torch.diag((damping * energy).clamp(min=NOISE * most))
+    scale = damped.diagonal().sqrt()
+    fitted = ridge(damped / torch.outer(scale, scale), C / scale[:, None]).X
     return fitted / scale[:, None]
