@@ -21,6 +21,7 @@ from statprune.anatomy.ranks import ALONE, Ranks
 from statprune.anatomy.sites import Site
 from statprune.calibration.reading import real_rows
 from statprune.engine.carrier_fits import fit_perceptron, fit_values
+from statprune.engine.head_values import of_narrow_heads
 from statprune.engine.owner import by_owner
 from statprune.engine.trace import Trace
 from statprune.linalg.bilinear import Mixed
@@ -248,22 +249,33 @@ class Observer:
         notes.target.append(target.to(notes.dtype))
 
 
-def improve(block: nn.Module, site: Site, kept: Tensor, notes: Notes, ranks: Ranks = ALONE) -> None:
+def improve(
+    block: nn.Module,
+    site: Site,
+    kept: Tensor,
+    notes: Notes,
+    ranks: Ranks = ALONE,
+    basis: Tensor | None = None,
+) -> None:
     """Refit the carriers of `site`, which has been cut to `kept`, and its consumer after each.
 
+    Where values have been narrowed, `basis` (columns, fewer) says of what the kept heads' columns are made.
     Nothing is done where nothing was noted, or nothing is missing. Of several processes the first does it,
     with what all have noted.
     """
     found = [part for part in ranks.collected(notes.part(site, kept)) if part is not None]
-    by_owner(ranks, 0, block, site, Trace(), lambda: _improve(block, site, len(kept), found))
+    by_owner(ranks, 0, block, site, Trace(), lambda: _improve(block, site, len(kept), found, basis))
 
 
-def _improve(block: nn.Module, site: Site, count: int, found: list[Part]) -> None:
+def _improve(block: nn.Module, site: Site, count: int, found: list[Part], basis: Tensor | None) -> None:
     if not found:
         return
     whole = Part.joined(found)
     if whole.read is not None:
-        fit_values(block, site, Mixed(whole.inputs, site.group), whole.read, whole.target)
+        Z = whole.read
+        if basis is not None:
+            Z, site = Z @ basis.to(Z), of_narrow_heads(site, basis.shape[1] // (count * site.group))
+        fit_values(block, site, Mixed(whole.inputs, site.group), Z, whole.target)
         return
     X = whole.inputs
     fit_perceptron(block, site, count, X, whole.target, product_dtype(X))

@@ -6,17 +6,15 @@ thin stream; the output projection is then fitted to the same target as before.
 Source: docs/algorithm.md, "Narrow values".
 """
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from statprune.anatomy.head_values import narrow_head_values
-from statprune.anatomy.producers import module_at
+from statprune.anatomy.producers import Carrier, module_at
 from statprune.anatomy.sites import Site
-from statprune.engine.owner import by_owner
-from statprune.engine.passage import Passage
-from statprune.engine.trace import Trace
 from statprune.linalg.head_basis import head_basis, standardised_ridge
 from statprune.linalg.moments import Moments
 from statprune.surgery.linear import add_to_bias, held_by, set_weight, weight_of
@@ -28,29 +26,16 @@ DAMPING = 1e-2
 """And to what that lacks."""
 
 
-def narrow_values(at: Passage, site: Site, count: int, trace: Trace, value_dim: int) -> None:
-    """Keep `value_dim` columns of the values of every head; nothing where `site` has no values of its own."""
-    if not site.values_apart or site.carrier is None:
-        return
-    values, reader = (module_at(at.block, path) for path in (site.carrier.path, site.consumer))
-    outputs, columns = weight_of(reader).shape
-    pair = at.pair(columns, outputs, reader.bias is not None)
-    for seen, target in at.targets(site):
-        at.add(pair, seen, seen[site.consumer], target if reader.bias is None else target - reader.bias)
-    moments = [at.in_two(pair)]
+def narrow_values(block: nn.Module, site: Site, seen: Moments, value_dim: int) -> Tensor:
+    """Keep `value_dim` columns of the values of every head of `site`, which has been cut, and fit its reader.
 
-    def change() -> None:
-        found = moments.pop()
-        if found is not None:
-            _narrow(site, values, reader, found.whole(), value_dim)
-
-    by_owner(at.ranks, 0, at.block, site, trace, change)
-    narrow_head_values(values, reader, site.head_dim, value_dim)
-
-
-def _narrow(site: Site, values: Any, reader: Any, whole: Moments, value_dim: int) -> None:
-    A, W = narrowed(whole, weight_of(reader).double(), site, value_dim)
-    shift = whole.shift(A @ W.T)
+    `seen` are moments of what the reader reads, and of what it should return, less the bias that it had
+    before the cut. Returns the basis (columns, kept), float64. Behind it, `narrow_heads` has the modules
+    compute that way.
+    """
+    values, reader = _two(block, site)
+    W = weight_of(reader).double()
+    A, fitted = narrowed(seen, W, site, value_dim)
     each = A.reshape(len(A) // site.head_dim, site.head_dim, -1)
     own = [
         each[head, :, head * value_dim : (head + 1) * value_dim] for head in range(0, len(each), site.group)
@@ -62,9 +47,26 @@ def _narrow(site: Site, values: Any, reader: Any, whole: Moments, value_dim: int
         bias = torch.cat([basis.T @ part for basis, part in zip(own, parts, strict=True)])
         values.bias = nn.Parameter(held_by(values.bias, bias), requires_grad=values.bias.requires_grad)
     set_weight(values, made)
-    set_weight(reader, W)
+    set_weight(reader, fitted)
     if reader.bias is not None:
-        add_to_bias(reader, shift)
+        add_to_bias(reader, seen.shift(A @ fitted.T) - seen.shift(W.T))
+    return A
+
+
+def narrow_heads(block: nn.Module, site: Site, value_dim: int) -> None:
+    """Have values and their reader, whose weights are as narrow as that, compute with such heads."""
+    narrow_head_values(*_two(block, site), site.head_dim, value_dim)
+
+
+def of_narrow_heads(site: Site, value_dim: int) -> Site:
+    """The site as it is then."""
+    carrier = None if site.carrier is None else replace(site.carrier, rows=value_dim)
+    return replace(site, carrier=carrier, columns=site.group * value_dim, value_dim=value_dim)
+
+
+def _two(block: nn.Module, site: Site) -> tuple[Any, Any]:
+    """The value projection and what reads values."""
+    return module_at(block, cast(Carrier, site.carrier).path), module_at(block, site.consumer)
 
 
 def narrowed(whole: Moments, W: Tensor, site: Site, value_dim: int) -> tuple[Tensor, Tensor]:

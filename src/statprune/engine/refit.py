@@ -9,10 +9,10 @@ stream passes it; then its sites are narrowed for the thin stream, attention bef
                others are fitted again                      (linalg/elimination.py)
     fit        the consumer's new weight brings the thin hidden state as near to the dense one as the kept
                units can:      min_B ||(dense output + dense residual - thin residual) - Z_thin B||^2
+    narrow values      where the plan says so, every head kept has fewer columns of its values, and the
+               consumer is fitted to those                  (engine/head_values.py)
     carry      where tokens are many, the kept units' values, or up and gate projections, are fitted to the
                same target                                  (engine/carriers.py)
-    narrow values      where the plan says so, every head keeps fewer columns of its values, and the consumer
-               is fitted to those                           (engine/head_values.py)
 
 so that each site makes good what the cuts before it have lost. How far it follows that, is decided on samples
 held out.
@@ -42,7 +42,7 @@ from statprune.calibration.stream import Stream, advance, before_first_block, un
 from statprune.engine.carriers import improve
 from statprune.engine.divergence import PROBE_TOKENS, Outputs, first_of, held_out, taken
 from statprune.engine.expert_fits import narrow_experts
-from statprune.engine.head_values import narrow_values
+from statprune.engine.head_values import narrow_heads, narrow_values
 from statprune.engine.journal import mark, narrow_again, narrowed, recall
 from statprune.engine.measure import at_site, consumer_weight
 from statprune.engine.owner import by_owner
@@ -50,7 +50,7 @@ from statprune.engine.passage import Data, MakeGood, Passage, observed
 from statprune.engine.progress import Progress, no_progress
 from statprune.engine.trace import Trace
 from statprune.linalg.elimination import eliminate
-from statprune.linalg.held_out import NONE, ConsumerFit, compensation, damping_of_choice, fit_consumer
+from statprune.linalg.held_out import NONE, compensation, damping_of_choice, fit_consumer
 from statprune.linalg.least_squares import ridge
 from statprune.linalg.moments import Halves, Moments
 from statprune.surgery.cut import cut
@@ -79,9 +79,8 @@ def refit(
 ) -> None:
     """Narrow `model` in place to `plan`, block by block.
 
-    `steps` are taken at every site in turn; by default `adapt` and `narrow`, and `narrow_values` where the
-    plan has a value dimension. What the shelf has of a block
-    from an earlier run is not made again.
+    `steps` are taken at every site in turn; by default `adapt` and `narrow`, to the plan's value dimension
+    where it has one. What the shelf has of a block from an earlier run is not made again.
 
     Cost: about three forward passes, for every site a Gram matrix and an elimination, and where there are
     tokens enough five passes through its carrier and consumer, there and back. Memory: both streams, one
@@ -90,7 +89,7 @@ def refit(
     data = Data.of(batches, anatomy.ranks)
     dense = before_first_block(model, anatomy, data.batches)
     thin = dense.fork()
-    steps = _steps(plan) if steps is None else steps
+    steps = (adapt, partial(narrow, value_dim=plan.value_dim)) if steps is None else steps
     first = min((site.block for site in anatomy.sites if plan.narrows(site)), default=len(anatomy.blocks))
     for index, block in anatomy.visited():
         sites, earlier = anatomy.sites_of_block(index), anatomy.shelf.earlier("refit", index)
@@ -116,11 +115,6 @@ def refit(
         progress("refit", index + 1, len(anatomy.blocks), trace.facts(recalled=earlier is not None))
     _finish(model, anatomy, batches, dense, thin, trace)
     progress("compare", 1, 1, trace.facts())
-
-
-def _steps(plan: Plan) -> Sequence[Step]:
-    whole: tuple[Step, ...] = (adapt, narrow)
-    return whole if plan.value_dim is None else (*whole, partial(narrow_values, value_dim=plan.value_dim))
 
 
 def _finish(
@@ -201,39 +195,56 @@ def narrow(
     trace: Trace,
     make_good: MakeGood = compensation,
     carry: bool = True,
+    value_dim: int | None = None,
 ) -> None:
-    """Choose `count` units of `site`, cut it, fit its consumer, and its carrier with it."""
+    """Choose `count` units of `site`, cut it, fit its consumer, and its carrier with it.
+
+    Where values have a weight of their own, every head kept has `value_dim` columns of them; None: all.
+    """
     if site.experts:
         narrow_experts(at, site, count, trace, make_good)
         return
+    dim = value_dim if site.values_apart else None
     moments = [at.moments(site, noting=carry)]
     notes = moments[0][1]
-    kept = by_owner(
+    kept, basis = by_owner(
         at.ranks, 0, at.block, site, trace,
-        lambda: _narrow(at, site, count, trace, cast(Halves, moments.pop()[0]), make_good),
+        lambda: _narrow(at, site, count, trace, cast(Halves, moments.pop()[0]), make_good, dim),
     )  # fmt: skip
     if notes is not None and kept is not None:
-        improve(at.block, site, kept, notes, at.ranks)
+        improve(at.block, site, kept, notes, at.ranks, basis)
+    if dim is not None:
+        narrow_heads(at.block, site, dim)
 
 
 def _narrow(
-    at: Passage, site: Site, count: int, trace: Trace, halves: Halves, make_good: MakeGood
-) -> Tensor | None:
-    """Choose, cut and fit by these moments; the units kept, None where its activations are constant."""
-    if _silent(halves):  # any of its units do; what they bring is a constant
-        _cut_silent(at, site, count, halves.whole(), trace)
-        return None
-    kept, found = _chosen(at, site, count, halves, make_good)
-    del halves  # large, and so is what comes
-    _cut(at, site, kept, found.B.T, found.shift)
-    trace.add(site, kept.tolist(), sqrt(found.error), found.condition, len(kept) * site.columns)
-    return kept
+    at: Passage,
+    site: Site,
+    count: int,
+    trace: Trace,
+    halves: Halves,
+    make_good: MakeGood,
+    value_dim: int | None,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Choose, cut and fit by these moments.
+
+    Returns the units kept, None where its activations are constant, and the basis of their values, None where
+    these stay whole.
+    """
+    silent = _silent(halves)
+    cut_to = _cut_silent if silent else partial(_cut_chosen, make_good=make_good)
+    kept, whole = cut_to(at, site, count, halves, trace)
+    del halves
+    seen = None if value_dim is None else whole.of(site.columns_of(kept))
+    del whole  # large, and so is what comes
+    basis = None if seen is None or value_dim is None else narrow_values(at.block, site, seen, value_dim)
+    return None if silent else kept, basis
 
 
-def _chosen(
-    at: Passage, site: Site, count: int, halves: Halves, make_good: MakeGood
-) -> tuple[Tensor, ConsumerFit]:
-    """The units kept, and what their consumer becomes; uses `halves` up."""
+def _cut_chosen(
+    at: Passage, site: Site, count: int, halves: Halves, trace: Trace, make_good: MakeGood
+) -> tuple[Tensor, Moments]:
+    """Cut to the units that are missed least; those, and the moments of all; uses `halves` up."""
     energy = halves.energy
     made_good = make_good(*halves.against(consumer_weight(site, at.block).T))
     local = damping_of_choice(made_good, halves.energy, energy, at.eps)
@@ -244,7 +255,10 @@ def _chosen(
         kept = chosen.order[:count].sort().values
     damping = made_good.damping
     del made_good
-    return kept, fit_consumer(whole, W, site.columns_of(kept), damping)
+    found = fit_consumer(whole, W, site.columns_of(kept), damping)
+    _cut(at, site, kept, found.B.T, found.shift)
+    trace.add(site, kept.tolist(), sqrt(found.error), found.condition, len(kept) * site.columns)
+    return kept, whole
 
 
 def _silent(halves: Halves) -> bool:
@@ -253,13 +267,16 @@ def _silent(halves: Halves) -> bool:
     return halves.spread <= CONSTANT * (halves.spread + rows * mean)
 
 
-def _cut_silent(at: Passage, site: Site, count: int, whole: Moments, trace: Trace) -> None:
-    W, kept = consumer_weight(site, at.block), torch.arange(count, device=whole.G.device)
+def _cut_silent(at: Passage, site: Site, count: int, halves: Halves, trace: Trace) -> tuple[Tensor, Moments]:
+    """Cut to the first units; those, and the moments of all; uses `halves` up."""
+    W, whole = consumer_weight(site, at.block), halves.whole()
+    kept = torch.arange(count, device=W.device)
     columns = site.columns_of(kept)
     part, weight = whole.of(columns), W.T[columns]
     _cut(at, site, kept, weight.T, part.shift(weight))
     left = part.error(weight)
     trace.add(site, kept.tolist(), sqrt(left / whole.energy) if whole.energy > 0 else 0.0, 1.0, 0)
+    return kept, whole
 
 
 def _cut(at: Passage, site: Site, kept: Tensor, weight: Tensor, shift: Tensor) -> None:
