@@ -127,7 +127,10 @@ def _unit(site: Site) -> str:
         return f"neuron of each of {site.experts} experts"
     if site.kind == "feed_forward":
         return "neuron"
-    return "head" if site.group == 1 else f"key-value group of {site.group} heads"
+    unit = "head" if site.group == 1 else f"key-value group of {site.group} heads"
+    if site.value_dim == site.head_dim:
+        return unit
+    return f"{unit}, values of {site.value_dim} of {site.head_dim} columns"
 
 
 def _uniform_heads(anatomy: Anatomy, model_type: str) -> str:

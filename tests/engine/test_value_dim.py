@@ -211,6 +211,16 @@ def test_blocks_on_disk_come_out_alike(tmp_path: Path) -> None:
     assert torch.equal(outputs(load(tmp_path / "off").model), outputs(made))
 
 
+def test_inspect_and_report_say_how_narrow_they_are(tmp_path: Path) -> None:
+    model = low_rank("llama")
+    statprune.compress(model, data=batches(model), keep=0.6, value_dim=LOW, out=tmp_path / "out")
+    units = [each.unit for each in statprune.inspect(tmp_path / "out").sites if each.part == "attention"]
+    assert units
+    assert all(each.endswith(f", values of {LOW} of 8 columns") for each in units)
+    statprune.report(tmp_path / "out", out=tmp_path / "page.html")
+    assert f"{LOW} columns of the values of every head" in (tmp_path / "page.html").read_text()
+
+
 def test_narrow_values_are_not_narrowed_again() -> None:
     model = low_rank("llama")
     made = statprune.compress(model, data=batches(model), plan=whole(model), value_dim=LOW).model

@@ -257,4 +257,7 @@ def shares(left: Left) -> str:
         for part, name in (("params", "parameters"), ("macs", "MACs"))
         if number(at(left.record, "cost", part, "share")) is not None
     ]
-    return " and ".join(told_of)
+    columns = number(at(left.record, "plan", "value_dim"))
+    if columns is not None:
+        told_of.append(f"{whole(columns)} columns of the values of every head")
+    return " and ".join([", ".join(told_of[:-1]), *told_of[-1:]] if told_of[1:] else told_of)
