@@ -165,14 +165,14 @@ def test_fewer_columns_reach_smaller_shares() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("family", ["llama", "bert"])
 def test_heads_that_add_nothing_are_no_obstacle(family: str) -> None:
-    model = tiny_model(family)
+    model = low_rank(family)
     anatomy = anatomy_of(model)
     values = module_at(anatomy.blocks[0], anatomy.sites[0].carrier.path)
     values.weight.zero_()
     expected = outputs(model)
-    made = statprune.compress(model, data=batches(model), plan=whole(model), value_dim=8 - 1).model
-    assert bool(torch.isfinite(outputs(made)).all())
-    assert expected.shape == outputs(made).shape
+    made = statprune.compress(model, data=batches(model), plan=whole(model), value_dim=LOW).model
+    off = (outputs(made) - expected).abs().max() / expected.abs().max()
+    assert off < 2e-3
 
 
 def test_hooks_of_accelerate_are_refused_or_left_alone() -> None:
@@ -188,14 +188,17 @@ def test_hooks_of_accelerate_are_refused_or_left_alone() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("gone", [0, 1])
 @pytest.mark.parametrize("family", ["llama", "bert"])
-def test_values_are_refitted_as_narrow_as_they_are(family: str) -> None:
+def test_values_are_refitted_as_narrow_as_they_are(family: str, gone: int) -> None:
     """Where there are tokens enough: the outputs of those are nearer to the dense ones than without."""
     off = {}
     for carry in (False, True):
         model = tiny_model(family)
         data = [tiny_batch(model, rows=160, length=20, seed=1)]
-        expected, anatomy, plan = model(**data[0])[0], anatomy_of(model), Plan(whole(model), "given", LOW)
+        expected, anatomy = model(**data[0])[0], anatomy_of(model)
+        widths = {site.name: site.units - gone * (site.kind == "attention") for site in anatomy.sites}
+        plan = Plan(widths, "given", LOW)
         refit(model, anatomy, data, plan, Trace(), steps=(partial(narrow, value_dim=LOW, carry=carry),))
         off[carry] = float((model(**data[0])[0] - expected).norm())
     assert off[True] < 0.95 * off[False]

@@ -1,10 +1,13 @@
 """Columns of heads turned: against singular values, head by head."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
+from statprune.errors import NumericalError, NumericalWarning
 from statprune.linalg.gram import Gram
-from statprune.linalg.head_basis import head_basis, standardised_ridge
+from statprune.linalg.head_basis import NOISE, head_basis, noise_of, standardised_ridge
 
 ROWS, WIDTH, HEADS, OUTPUTS = 200, 6, 4, 15
 
@@ -49,22 +52,58 @@ def test_a_head_that_says_nothing_has_a_basis_all_the_same() -> None:
     assert int(torch.linalg.matrix_rank(A)) == HEADS * WIDTH
 
 
-@pytest.mark.parametrize("damping", [1e-5, 1e-4, 1e-2])
-def test_columns_of_rounding_alone_change_nothing(damping: float) -> None:
-    """Of values of few tokens most directions are empty: what float32 leaves there has any sign."""
+def few_that_differ(distinct: int, columns: int) -> torch.Tensor:
+    """Rows in float32, each of them again and again, one after the other."""
     generator = torch.Generator().manual_seed(1)
-    Z = torch.randn(2000, 20, generator=generator) @ torch.randn(20, 256, generator=generator)
-    W = torch.randn(OUTPUTS, 256, generator=generator, dtype=torch.float64)
-    gram = Gram(256, product_dtype=torch.float32)
+    return torch.randn(distinct, columns, generator=generator).repeat_interleave(8192 // distinct, dim=0)
+
+
+def of_low_rank(rank: int, columns: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(2000, rank, generator=generator) @ torch.randn(rank, columns, generator=generator)
+
+
+@pytest.mark.filterwarnings("ignore::statprune.errors.NumericalWarning")
+@pytest.mark.parametrize("damping", [1e-5, 1e-4, 1e-2])
+@pytest.mark.parametrize("Z", [of_low_rank(20, 256), few_that_differ(2, 512), few_that_differ(8, 512)])
+def test_columns_of_rounding_alone_change_nothing(Z: torch.Tensor, damping: float) -> None:
+    """Of values of few tokens most directions are empty: what float32 leaves there has any sign."""
+    W = torch.randn(OUTPUTS, Z.shape[1], generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    gram = Gram(Z.shape[1], product_dtype=torch.float32)
     gram.update(Z)
     G = gram.take()
     A = head_basis(G, W, 64)
     H, C = A.T @ G @ A, A.T @ G @ W.T
-    assert float(H.diagonal().min()) < 0
     target = Z.double() @ W.T
-    left = target - Z.double() @ A @ standardised_ridge(H, C, damping)
-    assert float(left.norm() / target.norm()) < damping
+    left = target - Z.double() @ A @ standardised_ridge(H, C, damping, noise_of(G, 64, 64))
+    assert float(left.norm() / target.norm()) < max(damping, 2e-4)
+
+
+def test_a_rescue_is_announced_and_bounded() -> None:
+    noise = torch.full((4,), NOISE, dtype=torch.float64)
+    C = torch.ones(4, 2, dtype=torch.float64)
+    for negative, says in ((0.5, None), (5, "10 times"), (50, "100 times")):
+        G = torch.diag(torch.tensor([1.0, 0.5, 0.1, -negative * NOISE], dtype=torch.float64))
+        with pytest.warns(NumericalWarning, match=says) if says else nullcontext():
+            X = standardised_ridge(G, C, 1e-5, noise)
+        assert bool(torch.isfinite(X).all())
+        torch.testing.assert_close(X[0], C[0], rtol=1e-3, atol=0.0)
+    with pytest.raises(NumericalError):
+        standardised_ridge(torch.diag(torch.tensor([1.0, 1, 1, -1e-2])).double(), C, 1e-5, noise)
+
+
+def test_heads_of_other_sizes_are_damped_alike() -> None:
+    """What one head says is followed as far whatever another one's numbers are."""
+    Z, W = drawn()
+    found = []
+    for larger in (1.0, 1e3):
+        large = torch.ones(HEADS * WIDTH, dtype=torch.float64)
+        large[:WIDTH] = larger
+        G = (Z * large).T @ (Z * large)
+        X = standardised_ridge(G, G @ (W / large).T, 1e-5, noise_of(G, WIDTH, WIDTH))
+        found.append(X * large[:, None])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-6, atol=1e-6)
 
 
 def test_of_nothing_nothing_is_fitted() -> None:
-    assert not standardised_ridge(torch.zeros(3, 3), torch.ones(3, 2), 1e-2).any()
+    assert not standardised_ridge(torch.zeros(3, 3), torch.ones(3, 2), 1e-2, torch.zeros(3)).any()

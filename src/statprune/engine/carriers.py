@@ -21,7 +21,7 @@ from statprune.anatomy.ranks import ALONE, Ranks
 from statprune.anatomy.sites import Site
 from statprune.calibration.reading import real_rows
 from statprune.engine.carrier_fits import fit_perceptron, fit_values
-from statprune.engine.head_values import of_narrow_heads
+from statprune.engine.head_values import with_narrow_carrier
 from statprune.engine.owner import by_owner
 from statprune.engine.trace import Trace
 from statprune.linalg.bilinear import Mixed
@@ -274,7 +274,7 @@ def _improve(block: nn.Module, site: Site, count: int, found: list[Part], basis:
     if whole.read is not None:
         Z = whole.read
         if basis is not None:
-            Z, site = Z @ basis.to(Z), of_narrow_heads(site, basis.shape[1] // (count * site.group))
+            Z, site = Z @ basis.to(Z), with_narrow_carrier(site, basis.shape[1] // (count * site.group))
         fit_values(block, site, Mixed(whole.inputs, site.group), Z, whole.target)
         return
     X = whole.inputs

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from statprune.anatomy.head_values import narrow_head_values
 from statprune.anatomy.producers import Carrier, module_at
 from statprune.anatomy.sites import Site
-from statprune.linalg.head_basis import head_basis, standardised_ridge
+from statprune.linalg.head_basis import head_basis, noise_of, standardised_ridge
 from statprune.linalg.moments import Moments
 from statprune.surgery.linear import add_to_bias, held_by, set_weight, weight_of
 
@@ -58,10 +58,9 @@ def narrow_heads(block: nn.Module, site: Site, value_dim: int) -> None:
     narrow_head_values(*_two(block, site), site.head_dim, value_dim)
 
 
-def of_narrow_heads(site: Site, value_dim: int) -> Site:
-    """The site as it is then."""
-    carrier = None if site.carrier is None else replace(site.carrier, rows=value_dim)
-    return replace(site, carrier=carrier, columns=site.group * value_dim, value_dim=value_dim)
+def with_narrow_carrier(site: Site, value_dim: int) -> Site:
+    """The site with as many rows of values for a unit as there are then; all else is that of whole ones."""
+    return replace(site, carrier=replace(cast(Carrier, site.carrier), rows=value_dim))
 
 
 def _two(block: nn.Module, site: Site) -> tuple[Any, Any]:
@@ -77,5 +76,6 @@ def narrowed(whole: Moments, W: Tensor, site: Site, value_dim: int) -> tuple[Ten
     """
     A = head_basis(whole.G, W, site.head_dim, site.group, value_dim)
     H, own = A.T @ whole.G @ A, whole.G @ W.T
-    fit = standardised_ridge(H, A.T @ own, LOCAL) + standardised_ridge(H, A.T @ (whole.C - own), DAMPING)
-    return A, fit.T
+    noise = noise_of(whole.G, site.head_dim, value_dim)
+    fit = standardised_ridge(H, A.T @ own, LOCAL, noise)
+    return A, (fit + standardised_ridge(H, A.T @ (whole.C - own), DAMPING, noise)).T

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from statprune.anatomy.head_values import narrow_head_values
 from statprune.anatomy.producers import module_at
 from statprune.anatomy.ranks import ALONE, Ranks, from_each
 from statprune.anatomy.shelf import State
 from statprune.anatomy.sites import Site
 from statprune.anatomy.spilled import BITS
 from statprune.calibration.stream import Stream
+from statprune.engine.head_values import narrow_heads
 from statprune.engine.trace import SiteTrace, Trace
 from statprune.errors import StatpruneWarning
 from statprune.surgery.cut import cut, own_columns
@@ -51,11 +51,11 @@ def narrow_again(block: nn.Module, sites: Sequence[Site], state: State) -> None:
         setattr(block.get_submodule(path), own, nn.Parameter(value, requires_grad=old.requires_grad))
     for facts in state.facts["sites"]:
         site = by_name.get(facts["site"])
-        if site is not None and site.values_apart and site.carrier is not None:
-            reader = module_at(block, site.consumer)
-            value_dim = reader.weight.shape[1] // (len(facts["kept"]) * site.group)
+        if site is not None and site.values_apart:
+            columns = module_at(block, site.consumer).weight.shape[1]
+            value_dim = columns // (len(facts["kept"]) * site.group)
             if value_dim < site.value_dim:
-                narrow_head_values(module_at(block, site.carrier.path), reader, site.head_dim, value_dim)
+                narrow_heads(block, site, value_dim)
 
 
 def parameters_of(block: nn.Module, sites: Sequence[Site]) -> dict[str, nn.Parameter]:

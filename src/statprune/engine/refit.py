@@ -207,12 +207,16 @@ def narrow(
     dim = value_dim if site.values_apart else None
     moments = [at.moments(site, noting=carry)]
     notes = moments[0][1]
-    kept, basis = by_owner(
-        at.ranks, 0, at.block, site, trace,
-        lambda: _narrow(at, site, count, trace, cast(Halves, moments.pop()[0]), make_good, dim),
-    )  # fmt: skip
+    basis: list[Tensor] = []  # stays with the process that fits
+
+    def change() -> Tensor | None:
+        kept, own = _narrow(at, site, count, trace, cast(Halves, moments.pop()[0]), make_good, dim)
+        basis.extend([] if own is None else [own])
+        return kept
+
+    kept = by_owner(at.ranks, 0, at.block, site, trace, change)
     if notes is not None and kept is not None:
-        improve(at.block, site, kept, notes, at.ranks, basis)
+        improve(at.block, site, kept, notes, at.ranks, *basis)
     if dim is not None:
         narrow_heads(at.block, site, dim)
 

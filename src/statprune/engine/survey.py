@@ -32,7 +32,7 @@ from statprune.engine.probe import Candidates, Probe
 from statprune.engine.progress import Facts, Progress, no_progress
 from statprune.linalg.elimination import eliminate
 from statprune.linalg.gram import Gram, moment_dtype
-from statprune.linalg.head_basis import head_basis, standardised_ridge
+from statprune.linalg.head_basis import head_basis, noise_of, standardised_ridge
 from statprune.linalg.held_out import LOCAL
 from statprune.linalg.least_squares import ridge
 from statprune.surgery.linear import weight_of
@@ -180,7 +180,7 @@ def _of_values(site: Site, block: nn.Module, G: Tensor) -> Candidates:
     for dim in columns_tried(site):
         kept = torch.arange(len(A), device=A.device).reshape(-1, site.head_dim)[:, :dim].flatten()
         own, target = H[kept[:, None], kept], C[kept]
-        X = standardised_ridge(own, target, DAMPING)
+        X = standardised_ridge(own, target, DAMPING, noise_of(G, site.head_dim, dim))
         error[dim:-1] = max(0.0, 1 - float((X * (2 * target - own @ X)).sum()) / whole)
         if dim in measured:
             weights.append((dim, (A[:, kept] @ X).T.to(weight_of(module_at(block, site.consumer)).dtype)))

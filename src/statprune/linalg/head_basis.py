@@ -10,16 +10,27 @@ Source: Eckart & Young 1936, in the metric of the activations, as Lin et al., "M
 3.3, has it for values and outputs.
 """
 
+import warnings
+
 import torch
 from torch import Tensor
 
+from statprune.errors import NumericalError, NumericalWarning
 from statprune.linalg.least_squares import damped_factor, ridge
 
 DAMPING = 1e-4
 """Of a head's second moments, as a share of their mean diagonal."""
 
 NOISE = 8 * torch.finfo(torch.float32).eps
-"""Of the largest second moment: less than that says nothing where products were formed in float32."""
+"""Of a head's largest second moment: less says nothing where products were formed in float32."""
+
+
+TINY = 1e-12
+"""Of the largest head's: a head that adds nothing has some noise, too."""
+
+
+RESCUES = (1, 10, 100)
+"""Times the noise that is added, at most."""
 
 
 def head_basis(
@@ -54,24 +65,53 @@ def head_basis(
     return found
 
 
+def noise_of(
+    G: Tensor,  # (heads * width, heads * width) second moments of Z
+    width: int,
+    count: int,
+) -> Tensor:
+    """(heads * count,) what may be rounding in the moments of `count` columns made of each head's."""
+    most = G.diagonal().reshape(-1, width).amax(dim=1)
+    return NOISE * most.clamp(min=float(most.max()) * TINY).repeat_interleave(count)
+
+
 def standardised_ridge(
     G: Tensor,  # (m, m) second moments
     C: Tensor,  # (m, columns)
     damping: float,
+    noise: Tensor,  # (m,) as `noise_of` has it
 ) -> Tensor:
-    """X with (G + damping * diag G) X = C: columns that are small lose as little as large ones.
+    """X with (G + max(damping * diag G, noise)) X = C: columns lose alike, large or small, above the noise.
 
-    To each entry of the diagonal at least NOISE of the largest one is added: where products were formed in
-    float32, columns that are all but zero have moments of any sign.
+    Where products were formed in float32, columns that are all but zero have moments of any sign, and the
+    more of them there are the more they add up to: if the matrix has no factor, the noise is taken for ten
+    times, and for a hundred times as much, with a warning.
 
     Raises:
-        NumericalError: no usable factor, whatever the rescue.
+        NumericalError: no usable factor then either.
     """
     energy = G.diagonal()
-    most = float(energy.max())
-    if most <= 0:
+    if not bool((energy > 0).any()):
         return torch.zeros_like(C)
-    damped = G + torch.diag((damping * energy).clamp(min=NOISE * most))
-    scale = damped.diagonal().sqrt()
-    fitted = ridge(damped / torch.outer(scale, scale), C / scale[:, None]).X
-    return fitted / scale[:, None]
+    for rescue in RESCUES:
+        try:
+            X = _standardised(G, C, torch.maximum(damping * energy, rescue * noise))
+        except NumericalError:
+            if rescue == RESCUES[-1]:
+                raise
+            continue
+        if rescue > 1:
+            warnings.warn(
+                f"{len(G)} columns of heads' values: {rescue:g} times the noise that float32 makes is added "
+                f"to their moments, which have no factor otherwise. Few tokens, or few that differ?",
+                NumericalWarning,
+                stacklevel=2,
+            )
+        break
+    return X
+
+
+def _standardised(G: Tensor, C: Tensor, added: Tensor) -> Tensor:
+    damped = G + torch.diag(added)
+    scale = damped.diagonal().clamp(min=float(added.min())).sqrt()
+    return ridge(damped / torch.outer(scale, scale), C / scale[:, None]).X / scale[:, None]
