@@ -16,6 +16,7 @@ import statprune
 import statprune.engine.refit as engine
 from statprune.anatomy.shelf import State
 from statprune.checkpoint.unfinished import Unfinished, differences, folder_for, unfinished
+from statprune.engine.passage import Passage
 from statprune.errors import OutputError, StatpruneWarning
 from tests.tiny import tiny_batch, tiny_model
 
@@ -72,9 +73,13 @@ def test_a_run_that_is_stopped_at_every_block_ends_in_the_same_folder(
 def test_what_was_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "out", stop=("refit", 2))
-    narrowed = []
-    own = engine.narrow
-    monkeypatch.setattr(engine, "narrow", lambda at, *rest: (narrowed.append(at.index), own(at, *rest))[1])
+    narrowed, own = [], engine.narrow
+
+    def narrow(at: Passage, *rest: Any, **options: Any) -> None:
+        narrowed.append(at.index)
+        own(at, *rest, **options)
+
+    monkeypatch.setattr(engine, "narrow", narrow)
     monkeypatch.setattr("statprune.pipeline.surveyed", lambda *_, **__: pytest.fail("surveyed again"))
     run(tmp_path / "out", resume=True)
     assert narrowed == [2, 2]
