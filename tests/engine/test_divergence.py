@@ -11,6 +11,7 @@ from statprune.anatomy.lookup import anatomy_of
 from statprune.calibration.stream import advance, before_first_block
 from statprune.engine.divergence import (
     CHOICES,
+    LOGITS,
     NUMBERS,
     Outputs,
     Reference,
@@ -77,8 +78,12 @@ def test_the_divergence_by_hand(family: str, head: str, options: dict[str, Any])
     elif dense.logits.shape[-1] == 1:
         one, two = dense.logits, thin.logits
         wanted, unit = float((one - two).square().sum() / (one - one.mean()).square().sum()), NUMBERS
-    else:
+    elif "Classification" in head:
         one, two = (each.logits[real] if each.logits.ndim == 3 else each.logits for each in (dense, thin))
+        one, two = (each - each.mean(dim=-1, keepdim=True) for each in (one, two))
+        wanted, unit = float((one - two).square().sum() / one.square().sum()), LOGITS
+    else:
+        one, two = (each.logits[real] for each in (dense, thin))
         p, q = (log_softmax(each.double().numpy(), axis=-1) for each in (one, two))
         wanted, unit = (np.exp(p) * (p - q)).sum(-1).mean(), CHOICES
     assert found == pytest.approx(float(wanted), rel=1e-4)

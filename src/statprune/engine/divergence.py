@@ -1,9 +1,11 @@
 """How far a thinned model's outputs are from the dense model's, on every fourth calibration sample.
 
-Where the outputs are choices (a next token, a masked one, a label, the ends of a span), the divergence is
+Where the outputs are choices (a next token, a masked one, the ends of a span), the divergence is
 KL(dense || thin), in nats for each choice; for a causal model that is the loss in ln(perplexity), on
 text that the dense model predicts as well as it believes. Where they are numbers (a score, hidden states)
-it is the squared error over the dense outputs' variance or squared norm.
+it is the squared error over the dense outputs' variance or squared norm. Of labels it is that of the logits,
+about their mean: a classifier is so sure of what it was trained on, and calibration samples often are that,
+that probabilities move with a few of them alone.
 
 The last fits see these samples too: on other text the divergence is larger, by half in one trial
 (docs/algorithm.md).
@@ -27,6 +29,9 @@ HOLD_OUT = 4
 """Every fourth calibration sample is held out while dampings are chosen; outputs are compared on those."""
 
 CHOICES = "KL(dense || thin) of the outputs, nats a choice, on every fourth calibration sample"
+LOGITS = (
+    "squared error of the logits, about their mean, over the dense ones', on every fourth calibration sample"
+)
 NUMBERS = "squared error of the outputs over the dense ones', on every fourth calibration sample"
 
 SURVEYED = 32
@@ -138,10 +143,11 @@ class Outputs:
     ) -> None:
         self._model, self._anatomy, self._batches = judged(model), anatomy, batches
         found = [self._of(number, hidden) for number, hidden in enumerate(dense)]
+        self._labels = _are_labels(self._model, found[0])
         # A score, or the hidden states of a model without a head, are numbers, not choices.
-        numbers = found[0][0].shape[-1] == 1 or self._model.base_model is self._model
-        self._dense = [[Reference(each, numbers=numbers) for each in batch] for batch in found]
-        self.unit = NUMBERS if numbers else CHOICES
+        numbers = self._labels or found[0][0].shape[-1] == 1 or self._model.base_model is self._model
+        self._dense = [[Reference(self._centred(each), numbers=numbers) for each in batch] for batch in found]
+        self.unit = LOGITS if self._labels else NUMBERS if numbers else CHOICES
 
     @torch.no_grad()
     def divergence(self, hidden: Sequence[Tensor]) -> float:
@@ -149,8 +155,12 @@ class Outputs:
         total = weight = 0.0
         for number, each in enumerate(hidden):
             for dense, thin in zip(self._dense[number], self._of(number, each), strict=True):
-                total, weight = total + dense.distance(thin), weight + dense.weight
+                total, weight = total + dense.distance(self._centred(thin)), weight + dense.weight
         return total / weight if weight else 0.0
+
+    def _centred(self, logits: Tensor) -> Tensor:
+        """Logits of labels about their mean, which no probability depends on; other outputs as they are."""
+        return logits - logits.mean(dim=-1, keepdim=True) if self._labels else logits
 
     def _of(self, number: int, hidden: Tensor) -> tuple[Tensor, ...]:
         batch = self._batches[number]
@@ -162,6 +172,12 @@ class Outputs:
 
         pieces = [each for _, each in in_halves(len(hidden), run, "outputs to compare")]
         return pieces[0] if len(pieces) == 1 else tuple(map(torch.cat, zip(*pieces, strict=True)))
+
+
+def _are_labels(model: PreTrainedModel, found: Sequence[Tensor]) -> bool:
+    """Whether these outputs are logits of labels: a head's of its own, no vocabulary, no ends of a span."""
+    headless = model.base_model is model or model.get_output_embeddings() is not None
+    return not headless and len(found) == 1 and found[0].shape[-1] > 1
 
 
 def compared(output: Any, real: Tensor) -> tuple[Tensor, ...]:
