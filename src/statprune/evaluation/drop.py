@@ -49,7 +49,7 @@ class Limit:
         return drop <= self.max_drop + ROUNDING
 
     def harm(self, drop: float) -> float:
-        """The divergence of outputs that such a drop goes with, roughly: nats a choice.
+        """The divergence of outputs that such a drop goes with, roughly: a guess, which trials correct.
 
         Of a perplexity that is ln(perplexity / dense perplexity). A choice of a hundred that goes wrong took
         about one nat, within a factor of some three (benchmarks/quality).
