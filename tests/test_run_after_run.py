@@ -15,6 +15,7 @@ KILOBYTES = {FEW: 256.0, MANY: 16.0}
 """That resident memory may grow by with a run, over the second half: a run's own tensors are some 500."""
 
 
+@pytest.mark.audit
 def test_a_few_runs_leave_nothing() -> None:
     left = load(FEW)
     assert left.kilobytes < KILOBYTES[FEW], left

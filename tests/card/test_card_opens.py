@@ -94,6 +94,7 @@ def test_the_blocks_of_a_card_open_its_folder(
         torch.testing.assert_close(torch.tensor(outputs), torch.tensor(ways[0][1]), rtol=0, atol=1e-5)
 
 
+@pytest.mark.audit
 def test_the_programs_of_a_card_take_its_folder(
     made: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

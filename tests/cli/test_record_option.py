@@ -37,6 +37,7 @@ def words(root: Path, out: Path, *more: Any) -> tuple[Any, ...]:
     return ("compress", root / "dense", *data, *sizes, "--out", out, *more)
 
 
+@pytest.mark.audit
 def test_results_of_both_models_are_kept_and_none_is_overwritten(
     command: Command, root: Path, made: Path
 ) -> None:

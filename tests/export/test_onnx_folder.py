@@ -73,6 +73,7 @@ def test_an_encoder_with_its_tokenizer(tmp_path: Path) -> None:
     np.testing.assert_allclose(opened.run(None, feed)[0], wanted, atol=1e-5)
 
 
+@pytest.mark.audit
 def test_experts_that_nobody_picks(tmp_path: Path) -> None:
     """One token leaves out half of them; what was exported saw tokens for all."""
     folder = saved(tmp_path / "model", uneven_cut(tiny_model("mixtral")))
