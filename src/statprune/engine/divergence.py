@@ -143,11 +143,9 @@ class Outputs:
     ) -> None:
         self._model, self._anatomy, self._batches = judged(model), anatomy, batches
         found = [self._of(number, hidden) for number, hidden in enumerate(dense)]
-        self._labels = _are_labels(self._model, found[0])
-        # A score, or the hidden states of a model without a head, are numbers, not choices.
-        numbers = self._labels or found[0][0].shape[-1] == 1 or self._model.base_model is self._model
+        self.unit = _unit_of(self._model, found[0])
+        numbers = self.unit != CHOICES
         self._dense = [[Reference(self._centred(each), numbers=numbers) for each in batch] for batch in found]
-        self.unit = LOGITS if self._labels else NUMBERS if numbers else CHOICES
 
     @torch.no_grad()
     def divergence(self, hidden: Sequence[Tensor]) -> float:
@@ -160,7 +158,7 @@ class Outputs:
 
     def _centred(self, logits: Tensor) -> Tensor:
         """Logits of labels about their mean, which no probability depends on; other outputs as they are."""
-        return logits - logits.mean(dim=-1, keepdim=True) if self._labels else logits
+        return logits - logits.mean(dim=-1, keepdim=True) if self.unit == LOGITS else logits
 
     def _of(self, number: int, hidden: Tensor) -> tuple[Tensor, ...]:
         batch = self._batches[number]
@@ -174,10 +172,13 @@ class Outputs:
         return pieces[0] if len(pieces) == 1 else tuple(map(torch.cat, zip(*pieces, strict=True)))
 
 
-def _are_labels(model: PreTrainedModel, found: Sequence[Tensor]) -> bool:
-    """Whether these outputs are logits of labels: a head's of its own, no vocabulary, no ends of a span."""
-    headless = model.base_model is model or model.get_output_embeddings() is not None
-    return not headless and len(found) == 1 and found[0].shape[-1] > 1
+def _unit_of(model: PreTrainedModel, found: Sequence[Tensor]) -> str:
+    """What a divergence of these outputs is."""
+    # A score, or the hidden states of a model without a head, are numbers, not choices.
+    if found[0].shape[-1] == 1 or model.base_model is model:
+        return NUMBERS
+    ends_of_a_span = len(found) > 1
+    return CHOICES if ends_of_a_span or model.get_output_embeddings() is not None else LOGITS
 
 
 def compared(output: Any, real: Tensor) -> tuple[Tensor, ...]:

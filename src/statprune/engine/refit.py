@@ -239,9 +239,11 @@ def _narrow(
     cut_to = _cut_silent if silent else partial(_cut_chosen, make_good=make_good)
     kept, whole = cut_to(at, site, count, halves, trace)
     del halves
-    seen = None if value_dim is None else whole.of(site.columns_of(kept))
-    del whole  # large, and so is what comes
-    basis = None if seen is None or value_dim is None else narrow_values(at.block, site, seen, value_dim)
+    basis = None
+    if value_dim is not None:
+        seen = whole.of(site.columns_of(kept))
+        del whole  # large, and so is what comes
+        basis = narrow_values(at.block, site, seen, value_dim)
     return None if silent else kept, basis
 
 

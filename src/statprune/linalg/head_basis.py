@@ -24,10 +24,8 @@ DAMPING = 1e-4
 NOISE = 8 * torch.finfo(torch.float32).eps
 """Of a head's largest second moment: less says nothing where products were formed in float32."""
 
-
 TINY = 1e-12
 """Of the largest head's: a head that adds nothing has some noise, too."""
-
 
 RESCUES = (1, 10, 100)
 """Times the noise that is added, at most."""

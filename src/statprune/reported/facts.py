@@ -260,4 +260,5 @@ def shares(left: Left) -> str:
     columns = number(at(left.record, "plan", "value_dim"))
     if columns is not None:
         told_of.append(f"{whole(columns)} columns of the values of every head")
-    return " and ".join([", ".join(told_of[:-1]), *told_of[-1:]] if told_of[1:] else told_of)
+    before, last = told_of[:-1], told_of[-1:]
+    return " and ".join([", ".join(before), *last] if before else last)
