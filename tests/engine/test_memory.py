@@ -13,7 +13,10 @@ from tests.tiny import tiny_batch, tiny_model
 
 
 def test_a_unit_leaves_no_more_than_is_counted() -> None:
-    """Its numbers in the curves, and in the trace and the record, if all are kept."""
+    """Its numbers in the curves, and in the trace and the record, if all are kept.
+
+    Within 5%: one more number a unit would be 11%; first calls, and coverage where it looks on, leave some kilobytes.
+    """
     site, units = anatomy_of(tiny_model("llama")).sites[0], 20_000
     curve = Curve(*(torch.zeros(units + more, dtype=torch.float64) for more in (1, 1, 0)))
     numbers = sum(each.nbytes for each in vars(curve).values())
@@ -26,7 +29,7 @@ def test_a_unit_leaves_no_more_than_is_counted() -> None:
     finally:
         tracemalloc.stop()
     assert len(record["sites"][0]["kept"]) == units
-    assert 0.8 * LEFT_OF_UNIT * units < numbers + held < 1.01 * LEFT_OF_UNIT * units
+    assert 0.8 * LEFT_OF_UNIT * units < numbers + held < 1.05 * LEFT_OF_UNIT * units
 
 
 @pytest.mark.parametrize("family", ["llama", "mixtral"])
