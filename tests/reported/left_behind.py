@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-DAMAGE = "KL(dense || thin) of the outputs, nats a choice, on every fourth calibration sample"
+from statprune.engine.divergence import CHOICES
 
 
 def record(blocks: int = 3, neurons: int = 96, heads: int = 8, seed: int = 0, **more: Any) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def record(blocks: int = 3, neurons: int = 96, heads: int = 8, seed: int = 0, **
             "warnings": ["blocks.1.attention: conditions are poor"],
             "search": [],
             "predicted": 0.132,
-            "damage": DAMAGE,
+            "damage": CHOICES,
             "divergence": 0.091,
         },
         **more,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import statprune
+from statprune.engine.divergence import LOGITS
 from tests.reported.left_behind import accuracy, gate, leave, perplexity, record, result, results
 from tests.reported.test_report import Parsed
 
@@ -38,6 +39,19 @@ def test_numbers_by_other_protocols_have_rows_of_their_own(tmp_path: Path) -> No
     said = words(statprune.report(*runs, out=tmp_path / "page.html"))
     assert "perplexity of test.txt 10.00 not recorded" in said
     assert "perplexity of test.txt, protocol 2 not recorded 20.00" in said
+
+
+def test_damage_is_told_in_the_unit_that_it_was_measured_in(tmp_path: Path) -> None:
+    """Of labels no divergence is measured; such a run's damage stands in no row with another's."""
+    of_labels = record(seed=1)
+    of_labels["trace"]["damage"] = LOGITS
+    runs = [leave(tmp_path / "a", record()), leave(tmp_path / "b", of_labels)]
+    said = words(statprune.report(*runs, out=tmp_path / "page.html"))
+    assert "damage measured, nats a choice 0.091 not recorded" in said
+    assert "damage measured, relative squared error not recorded 0.091" in said
+    alone = words(statprune.report(runs[1], out=tmp_path / "alone.html"))
+    assert "relative squared error; 0.132 predicted" in alone
+    assert "nats" not in alone
 
 
 def test_what_makes_runs_hard_to_compare_is_said(tmp_path: Path) -> None:

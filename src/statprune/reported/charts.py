@@ -94,12 +94,11 @@ def damage_chart(pair: Pair) -> list[Chart]:
         if value is not None
     ]
     table = Table(
-        "Damage", ["", "nats a choice"], [["predicted", plain(pair.dense)], ["measured", plain(pair.kept)]]
+        "Damage", ["", pair.unit], [["predicted", plain(pair.dense)], ["measured", plain(pair.kept)]]
     )
-    says = f"predicted {plain(pair.dense)}, measured {plain(pair.kept)} nats a choice"
-    return [
-        bars("damage", "Damage, predicted and measured", "nats a choice, less is better", rows, says, table)
-    ]
+    says = f"predicted {plain(pair.dense)}, measured {plain(pair.kept)} {pair.unit}"
+    axis = f"{pair.unit}, less is better"
+    return [bars("damage", "Damage, predicted and measured", axis, rows, says, table)]
 
 
 def stages(trace: Any) -> list[Chart]:

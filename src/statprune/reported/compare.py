@@ -85,8 +85,10 @@ def _table(runs: Sequence[Left], names: Sequence[str]) -> Table:
     rows += _pair_rows([sizes(run) for run in runs], _with_share)
     rows += _pair_rows([quality(run) for run in runs], _with_change)
     damages = [damage(run) for run in runs]
-    rows.append(["damage predicted, nats a choice", *(plain(pair.dense) for pair in damages)])
-    rows.append(["damage measured, nats a choice", *(plain(pair.kept) for pair in damages)])
+    for unit in dict.fromkeys(pair.unit for pair in damages):
+        of_unit = [pair if pair.unit == unit else None for pair in damages]
+        rows.append([f"damage predicted, {unit}", *(plain(pair and pair.dense) for pair in of_unit)])
+        rows.append([f"damage measured, {unit}", *(plain(pair and pair.kept) for pair in of_unit)])
     rows += _pair_rows([speed(run) for run in runs], _with_ratio)
     return Table("The pruned models side by side", ["", *names], rows)
 
@@ -164,15 +166,22 @@ def _against_size(
 
 
 def _damage_against_size(runs: Sequence[Left], names: Sequence[str]) -> list[Chart]:
-    points = [
-        Point(place, names[place], share, pair.kept, plain)
-        for place, run in enumerate(runs)
-        if (pair := damage(run)).kept is not None and (share := _share(run)) is not None
+    """A chart for each unit that damage is counted in."""
+    points: dict[str, list[Point]] = {}
+    for place, run in enumerate(runs):
+        pair = damage(run)
+        if pair.kept is not None and (share := _share(run)) is not None:
+            points.setdefault(pair.unit, []).append(Point(place, names[place], share, pair.kept, plain))
+    return [
+        _scatter(
+            f"damage-{place}" if place else "damage",
+            "Damage measured",
+            (_size_axis(runs), f"{unit}, less is better"),
+            of_unit,
+            None,
+        )
+        for place, (unit, of_unit) in enumerate(points.items())
     ]
-    if not points:
-        return []
-    axis = (_size_axis(runs), "nats a choice, less is better")
-    return [_scatter("damage", "Damage measured", axis, points, None)]
 
 
 def _scatter(

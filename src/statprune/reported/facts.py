@@ -240,14 +240,15 @@ def damage(left: Left) -> Pair:
     trace = left.record.get("trace")
     what = at(trace, "damage")
     protocol = what if isinstance(what, str) and what else "divergence of the outputs from the dense model's"
-    return Pair(
-        "damage",
-        number(at(trace, "predicted")),
-        number(at(trace, "divergence")),
-        plain,
-        "nats a choice",
-        protocol,
-    )
+    numbers = number(at(trace, "predicted")), number(at(trace, "divergence"))
+    return Pair("damage", *numbers, plain, unit_of_damage(what), protocol)
+
+
+def unit_of_damage(what: Any) -> str:
+    """What damage is counted in, by its description in words as a record has it (engine/divergence.py)."""
+    words = what if isinstance(what, str) else ""
+    known = {"nats a choice": "nats a choice", "squared error": "relative squared error"}
+    return next((unit for said, unit in known.items() if said in words), "divergence")
 
 
 def shares(left: Left) -> str:

@@ -158,7 +158,7 @@ def _numbers(block: str, cuts: Sequence[Cut], most: int) -> Table:
                 rows.append(
                     [*row, *([plain(curve.damage[place]) if curve.damage else MISSING] if damaged else [])]
                 )
-    columns = ["units kept", "relative error", *(["predicted damage, nats"] if damaged else [])]
+    columns = ["units kept", "relative error", *(["predicted damage"] if damaged else [])]
     return Table(f"Error against width, {block}", columns, rows)
 
 
@@ -177,14 +177,14 @@ def _slug(text: str) -> str:
     return "".join(each if each.isascii() and each.isalnum() else "-" for each in text)
 
 
-def damage_by_block(cuts: Sequence[Cut]) -> list[Chart]:
-    """Predicted damage of every site at the width chosen, over the blocks."""
+def damage_by_block(cuts: Sequence[Cut], unit: str) -> list[Chart]:
+    """Predicted damage of every site at the width chosen, counted in `unit`, over the blocks."""
     known = [(cut, damage) for cut in cuts if (damage := cut.chosen[1]) is not None]
     if not known:
         return []
     names = list(dict.fromkeys(cut.block for cut in cuts))
     title = "Where the damage is expected"
-    drawn = axes(title, 260, "", "predicted damage, nats a choice")
+    drawn = axes(title, 260, "", f"predicted damage, {unit}")
     for part in dict.fromkeys(cut.part for cut, _ in known):
         places = [(names.index(cut.block), damage) for cut, damage in known if cut.part == part]
         drawn.plot(
@@ -198,9 +198,9 @@ def damage_by_block(cuts: Sequence[Cut]) -> list[Chart]:
     drawn.set_ylim(0, 1.25 * max(damage for _, damage in known) or 1)
     drawn.legend(loc="upper right", ncols=2, labelcolor=INK)
     worst = max(known, key=lambda pair: pair[1])
-    says = f"most at {worst[0].site}: {plain(worst[1])} nats a choice"
+    says = f"most at {worst[0].site}: {plain(worst[1])} {unit}"
     rows = [[cut.site, f"{cut.width:,} of {cut.units:,}", plain(damage)] for cut, damage in known]
-    return [chart("damage-blocks", says, drawn, Table(title, ["site", "kept", "nats a choice"], rows))]
+    return [chart("damage-blocks", says, drawn, Table(title, ["site", "kept", unit], rows))]
 
 
 def number_blocks(drawn: "Axes", names: Sequence[str]) -> None:
@@ -213,21 +213,21 @@ def number_blocks(drawn: "Axes", names: Sequence[str]) -> None:
     drawn.set_xlabel("block")
 
 
-def damage_by_share(cuts: Sequence[Cut]) -> list[Chart]:
-    """Of a measurement: predicted damage if every site kept the same share of its units."""
+def damage_by_share(cuts: Sequence[Cut], unit: str) -> list[Chart]:
+    """Of a measurement: predicted damage, counted in `unit`, if every site kept the same share of its units."""
     known = [cut.curve for cut in cuts if cut.curve is not None and cut.curve.damage is not None]
     if not known:
         return []
     shares = [each / 20 for each in range(1, 21)]
     totals = [sum(_at_share(curve.units, curve.damage or (), share) for curve in known) for share in shares]
     title = "Damage against share"
-    drawn = axes(title, 260, "units kept at every site, per cent", "predicted damage, nats a choice")
+    drawn = axes(title, 260, "units kept at every site, per cent", f"predicted damage, {unit}")
     drawn.plot([100 * share for share in shares], totals, color=BLUE, marker="o", markersize=4)
     drawn.set_xlim(0, 103)
     drawn.set_ylim(bottom=0)
     says = "if every site kept the same share of its units: a plan of least damage does no more"
     rows = [[percent(share), plain(total)] for share, total in zip(shares, totals, strict=True)]
-    return [chart("damage-share", says, drawn, Table(title, ["units kept", "nats a choice"], rows))]
+    return [chart("damage-share", says, drawn, Table(title, ["units kept", unit], rows))]
 
 
 def _at_share(units: Sequence[int], damage: Sequence[float], share: float) -> float:

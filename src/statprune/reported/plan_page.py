@@ -3,6 +3,7 @@
 from shlex import quote
 
 from statprune.reported import network
+from statprune.reported.facts import unit_of_damage
 from statprune.reported.reading import Left
 from statprune.reported.sections import Page, Section, curves_section
 from statprune.reported.sites import cuts
@@ -41,7 +42,7 @@ def plan_page(left: Left) -> Page:
             ("plans of least damage for any budget", f"statprune plan --from {folder} --keep 0.8 --keep 0.6"),
             ("a model by one of them", f"statprune compress --from {folder} --keep 0.6 --out DIR"),
         ],
-        charts=network.damage_by_share(found),
+        charts=network.damage_by_share(found, unit_of_damage(at(about, "damage"))),
     )
     notes = [told(each) for each in texts(at(about, "notes"))]
     made = [

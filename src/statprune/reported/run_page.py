@@ -74,9 +74,7 @@ def _tiles(
         )
     pair = damage(left)
     if pair.kept is not None:
-        tiles.append(
-            Tile("Damage measured", plain(pair.kept), f"nats a choice; {plain(pair.dense)} predicted")
-        )
+        tiles.append(Tile("Damage measured", plain(pair.kept), f"{pair.unit}; {plain(pair.dense)} predicted"))
     fast = next((pair for pair in of_speed if pair.better > 0 and pair.share is not None), None)
     if fast is not None:
         tiles.append(
@@ -156,7 +154,7 @@ def _network(found: Sequence[Cut]) -> Section:
 
 def _damage(left: Left, found: Sequence[Cut]) -> Section:
     pair = damage(left)
-    drawn = charts.damage_chart(pair) + network.damage_by_block(found)
+    drawn = charts.damage_chart(pair) + network.damage_by_block(found, pair.unit)
     if not drawn:
         return Section(
             "damage", "Damage, predicted and measured", ["This method predicts and measures none."]
