@@ -15,7 +15,8 @@ from tests.tiny import tiny_batch, tiny_model
 def test_a_unit_leaves_no_more_than_is_counted() -> None:
     """Its numbers in the curves, and in the trace and the record, if all are kept.
 
-    Within 5%: one more number a unit would be 11%; first calls, and coverage where it looks on, leave some kilobytes.
+    Within 5%: one more number a unit would be 11%. First calls, and coverage where it looks on, leave some
+    kilobytes.
     """
     site, units = anatomy_of(tiny_model("llama")).sites[0], 20_000
     curve = Curve(*(torch.zeros(units + more, dtype=torch.float64) for more in (1, 1, 0)))

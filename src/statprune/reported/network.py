@@ -214,7 +214,7 @@ def number_blocks(drawn: "Axes", names: Sequence[str]) -> None:
 
 
 def damage_by_share(cuts: Sequence[Cut], unit: str) -> list[Chart]:
-    """Of a measurement: predicted damage, counted in `unit`, if every site kept the same share of its units."""
+    """Predicted damage, counted in `unit`, if every site kept the same share of its units."""
     known = [cut.curve for cut in cuts if cut.curve is not None and cut.curve.damage is not None]
     if not known:
         return []
