@@ -86,9 +86,9 @@ def _table(runs: Sequence[Left], names: Sequence[str]) -> Table:
     rows += _pair_rows([quality(run) for run in runs], _with_change)
     damages = [damage(run) for run in runs]
     for unit in dict.fromkeys(pair.unit for pair in damages):
-        of_unit = [pair if pair.unit == unit else None for pair in damages]
-        rows.append([f"damage predicted, {unit}", *(plain(pair and pair.dense) for pair in of_unit)])
-        rows.append([f"damage measured, {unit}", *(plain(pair and pair.kept) for pair in of_unit)])
+        of_unit = [(pair.dense, pair.kept) if pair.unit == unit else (None, None) for pair in damages]
+        rows.append([f"damage predicted, {unit}", *(plain(predicted) for predicted, _ in of_unit)])
+        rows.append([f"damage measured, {unit}", *(plain(measured) for _, measured in of_unit)])
     rows += _pair_rows([speed(run) for run in runs], _with_ratio)
     return Table("The pruned models side by side", ["", *names], rows)
 
