@@ -7,9 +7,10 @@ from statprune.anatomy.sites import Site
 from statprune.budget.curves import Curves
 from statprune.budget.plan import Plan
 from statprune.calibration.batches import Batch
-from statprune.engine.divergence import HOLD_OUT, PROBE_TOKENS, has_outputs_of_tokens, probe_batches
+from statprune.engine.divergence import HOLD_OUT, PROBE_TOKENS, UNSURE, outputs_on_one, probe_batches
 from statprune.engine.outlook import (
     Load,
+    ask_ahead,
     compare_ahead,
     latency_ahead,
     measure_ahead,
@@ -168,9 +169,11 @@ def _choosing(prepared: Prepared, recipe: Recipe) -> list[Stage]:
 
 def _surveying(prepared: Prepared, *, latency: bool) -> list[Stage]:
     model, anatomy, batches = prepared.opened.model, prepared.anatomy, prepared.samples.batches
-    of_tokens = has_outputs_of_tokens(model, anatomy, batches[0])
+    unit, of_tokens = outputs_on_one(model, anatomy, batches[0])
+    # Which samples are least sure is not known yet, but how many tokens are taken.
     probe = Load.of(probe_batches(batches, of_tokens=of_tokens))
-    stages = [*survey_ahead(model, anatomy, Load.of(to_survey(anatomy, batches)), probe)]
+    asked = [ask_ahead(anatomy, Load.of(batches))] if unit == UNSURE else []
+    stages = [*asked, *survey_ahead(model, anatomy, Load.of(to_survey(anatomy, batches)), probe)]
     first: list[Batch] = [batches[0]]
     return [*stages, latency_ahead(anatomy, Load.of(first))] if latency else stages
 

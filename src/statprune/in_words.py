@@ -11,6 +11,7 @@ STAGES = {
     "prepare": "checking and loading",
     "measure": "measuring the dense model",
     "prune": "cutting neurons and heads",
+    "ask": "asking the dense model",
     "survey": "measuring errors and damage",
     "compare": "comparing outputs",
     "latency": "timing widths",

@@ -19,12 +19,7 @@ from statprune.budget.restrictions import Restrictions
 from statprune.calibration.batches import Batch, samples_in
 from statprune.checkpoint.aside import require_outside
 from statprune.checkpoint.unfinished import Unfinished, unfinished
-from statprune.engine.divergence import (
-    HOLD_OUT,
-    has_outputs_of_tokens,
-    held_out,
-    probe_batches,
-)
+from statprune.engine.divergence import HOLD_OUT, held_out
 from statprune.engine.latency import time_widths
 from statprune.engine.probe import Probe
 from statprune.engine.progress import Progress, no_progress
@@ -32,6 +27,7 @@ from statprune.engine.refit import refit
 from statprune.engine.search import TRIALS, search
 from statprune.engine.survey import survey, to_survey
 from statprune.engine.trace import Trace
+from statprune.engine.unsure import to_probe
 from statprune.errors import InputError, OutputError, StatpruneWarning
 from statprune.evaluation.devices import evaluating
 from statprune.heap import giving_back
@@ -146,8 +142,7 @@ def measuring_into(out: Path) -> Iterator[Unfinished]:
 def surveyed(prepared: Prepared, *, with_latency: bool, progress: Progress) -> Measurement:
     """Measure the model as it is."""
     model, anatomy, samples = prepared.opened.model, prepared.anatomy, prepared.samples
-    of_tokens = has_outputs_of_tokens(model, anatomy, samples.batches[0])
-    probe = Probe(model, anatomy, probe_batches(samples.batches, of_tokens=of_tokens))
+    probe = Probe(model, anatomy, to_probe(model, anatomy, samples.batches, progress))
     found, unit = survey(model, anatomy, to_survey(anatomy, samples.batches), probe, progress)
     curves = {site.name: found[site.name] for site in anatomy.sites}
     timed = None

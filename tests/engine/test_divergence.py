@@ -11,8 +11,8 @@ from statprune.anatomy.lookup import anatomy_of
 from statprune.calibration.stream import advance, before_first_block
 from statprune.engine.divergence import (
     CHOICES,
-    LOGITS,
     NUMBERS,
+    UNSURE,
     Outputs,
     Reference,
     first_of,
@@ -71,17 +71,16 @@ def test_the_divergence_by_hand(family: str, head: str, options: dict[str, Any])
                     -1
                 )
             )
-        wanted, unit = np.mean(kls), CHOICES
+        wanted, unit = np.mean(kls), UNSURE
     elif hasattr(dense, "last_hidden_state"):
         one, two = dense.last_hidden_state[real], thin.last_hidden_state[real]
         wanted, unit = float((one - two).square().sum() / one.square().sum()), NUMBERS
     elif dense.logits.shape[-1] == 1:
         one, two = dense.logits, thin.logits
         wanted, unit = float((one - two).square().sum() / (one - one.mean()).square().sum()), NUMBERS
-    elif "Classification" in head:
-        one, two = (each.logits[real] if each.logits.ndim == 3 else each.logits for each in (dense, thin))
-        one, two = (each - each.mean(dim=-1, keepdim=True) for each in (one, two))
-        wanted, unit = float((one - two).square().sum() / one.square().sum()), LOGITS
+    elif head == "BertForSequenceClassification":
+        p, q = (log_softmax(each.logits.double().numpy(), axis=-1) for each in (dense, thin))
+        wanted, unit = (np.exp(p) * (p - q)).sum(-1).mean(), UNSURE
     else:
         one, two = (each.logits[real] for each in (dense, thin))
         p, q = (log_softmax(each.double().numpy(), axis=-1) for each in (one, two))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import statprune
-from statprune.engine.divergence import LOGITS
+from statprune.engine.divergence import NUMBERS
 from tests.reported.left_behind import accuracy, gate, leave, perplexity, record, result, results
 from tests.reported.test_report import Parsed
 
@@ -42,10 +42,10 @@ def test_numbers_by_other_protocols_have_rows_of_their_own(tmp_path: Path) -> No
 
 
 def test_damage_is_told_in_the_unit_that_it_was_measured_in(tmp_path: Path) -> None:
-    """Of labels no divergence is measured; such a run's damage stands in no row with another's."""
-    of_labels = record(seed=1)
-    of_labels["trace"]["damage"] = LOGITS
-    runs = [leave(tmp_path / "a", record()), leave(tmp_path / "b", of_labels)]
+    """Of scores no divergence is measured; such a run's damage stands in no row with another's."""
+    of_scores = record(seed=1)
+    of_scores["trace"]["damage"] = NUMBERS
+    runs = [leave(tmp_path / "a", record()), leave(tmp_path / "b", of_scores)]
     said = words(statprune.report(*runs, out=tmp_path / "page.html"))
     assert "damage measured, nats a choice 0.091 not recorded" in said
     assert "damage measured, relative squared error not recorded 0.091" in said

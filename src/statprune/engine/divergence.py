@@ -1,14 +1,13 @@
-"""How far a thinned model's outputs are from the dense model's, on every fourth calibration sample.
+"""How far a thinned model's outputs are from the dense model's, on a part of the calibration samples.
 
 Where the outputs are choices (a next token, a masked one, the ends of a span), the divergence is
 KL(dense || thin), in nats for each choice; for a causal model that is the loss in ln(perplexity), on
 text that the dense model predicts as well as it believes. Where they are numbers (a score, hidden states)
-it is the squared error over the dense outputs' variance or squared norm. Of labels it is that of the logits,
-about their mean: a classifier is so sure of what it was trained on, and calibration samples often are that,
-that probabilities move with a few of them alone.
+it is the squared error over the dense outputs' variance or squared norm.
 
-The last fits see these samples too: on other text the divergence is larger, by half in one trial
-(docs/algorithm.md).
+Which samples: every fourth, or where a sample has one choice (labels, a span) those that the dense model is
+least sure of (engine/unsure.py). The last fits see these samples too: on other text the divergence is larger,
+by half in one trial (docs/algorithm.md).
 """
 
 from collections.abc import Sequence
@@ -29,8 +28,8 @@ HOLD_OUT = 4
 """Every fourth calibration sample is held out while dampings are chosen; outputs are compared on those."""
 
 CHOICES = "KL(dense || thin) of the outputs, nats a choice, on every fourth calibration sample"
-LOGITS = (
-    "squared error of the logits, about their mean, over the dense ones', on every fourth calibration sample"
+UNSURE = (
+    "KL(dense || thin) of the outputs, nats a choice, on the samples that the dense model is least sure of"
 )
 NUMBERS = "squared error of the outputs over the dense ones', on every fourth calibration sample"
 
@@ -115,15 +114,33 @@ def judged(model: PreTrainedModel) -> PreTrainedModel:
 
 
 @torch.no_grad()
-def has_outputs_of_tokens(model: PreTrainedModel, anatomy: Anatomy, batch: Batch) -> bool:
-    """Whether each token has outputs of its own, or each sample: tried out on one sample."""
+def outputs_on_one(model: PreTrainedModel, anatomy: Anatomy, batch: Batch) -> tuple[str, bool]:
+    """What a divergence of `model`'s outputs is, and whether each token has some of its own, or each sample.
+
+    The first is CHOICES, UNSURE or NUMBERS. Tried out on one sample; no block runs.
+    """
     one = {name: value[:1] for name, value in batch.items()}
     walk = before_first_block(model, anatomy, [one])
     for run in anatomy.runs[1:]:
         walk.stand_before(run.start)
     hidden, real = walk.hidden[0], walk.real[0]
-    found = compared(behind_last_block(judged(model), anatomy, hidden, one), real)
-    return len(found[0]) == int(real.sum())
+    head = judged(model)
+    found = compared(behind_last_block(head, anatomy, hidden, one), real)
+    of_tokens = len(found[0]) == int(real.sum())
+    return _unit_of(head, found, of_tokens=of_tokens), of_tokens
+
+
+@torch.no_grad()
+def outputs_of(model: PreTrainedModel, anatomy: Anatomy, batch: Batch, hidden: Tensor) -> tuple[Tensor, ...]:
+    """What is compared of `model`'s outputs for `batch` if its last block returns `hidden`."""
+    real = real_of(batch, len(anatomy.runs) - 1, hidden)
+
+    def run(rows: slice) -> tuple[Tensor, ...]:
+        part = {name: value[rows] for name, value in batch.items()}
+        return compared(behind_last_block(model, anatomy, hidden[rows], part), real[rows])
+
+    pieces = [each for _, each in in_halves(len(hidden), run, "outputs to compare")]
+    return pieces[0] if len(pieces) == 1 else tuple(map(torch.cat, zip(*pieces, strict=True)))
 
 
 class Outputs:
@@ -143,9 +160,10 @@ class Outputs:
     ) -> None:
         self._model, self._anatomy, self._batches = judged(model), anatomy, batches
         found = [self._of(number, hidden) for number, hidden in enumerate(dense)]
-        self.unit = _unit_of(self._model, found[0])
-        numbers = self.unit != CHOICES
-        self._dense = [[Reference(self._centred(each), numbers=numbers) for each in batch] for batch in found]
+        tokens = int(real_of(batches[0], len(anatomy.runs) - 1, dense[0]).sum())
+        self.unit = _unit_of(self._model, found[0], of_tokens=len(found[0][0]) == tokens)
+        numbers = self.unit == NUMBERS
+        self._dense = [[Reference(each, numbers=numbers) for each in batch] for batch in found]
 
     @torch.no_grad()
     def divergence(self, hidden: Sequence[Tensor]) -> float:
@@ -153,32 +171,19 @@ class Outputs:
         total = weight = 0.0
         for number, each in enumerate(hidden):
             for dense, thin in zip(self._dense[number], self._of(number, each), strict=True):
-                total, weight = total + dense.distance(self._centred(thin)), weight + dense.weight
+                total, weight = total + dense.distance(thin), weight + dense.weight
         return total / weight if weight else 0.0
 
-    def _centred(self, logits: Tensor) -> Tensor:
-        """Logits of labels about their mean, which no probability depends on; other outputs as they are."""
-        return logits - logits.mean(dim=-1, keepdim=True) if self.unit == LOGITS else logits
-
     def _of(self, number: int, hidden: Tensor) -> tuple[Tensor, ...]:
-        batch = self._batches[number]
-        real = real_of(batch, len(self._anatomy.runs) - 1, hidden)
-
-        def run(rows: slice) -> tuple[Tensor, ...]:
-            part = {name: value[rows] for name, value in batch.items()}
-            return compared(behind_last_block(self._model, self._anatomy, hidden[rows], part), real[rows])
-
-        pieces = [each for _, each in in_halves(len(hidden), run, "outputs to compare")]
-        return pieces[0] if len(pieces) == 1 else tuple(map(torch.cat, zip(*pieces, strict=True)))
+        return outputs_of(self._model, self._anatomy, self._batches[number], hidden)
 
 
-def _unit_of(model: PreTrainedModel, found: Sequence[Tensor]) -> str:
-    """What a divergence of these outputs is."""
+def _unit_of(model: PreTrainedModel, found: Sequence[Tensor], *, of_tokens: bool) -> str:
+    """What a divergence of these outputs is; `of_tokens`: whether they have a row a token, or a sample."""
     # A score, or the hidden states of a model without a head, are numbers, not choices.
     if found[0].shape[-1] == 1 or model.base_model is model:
         return NUMBERS
-    ends_of_a_span = len(found) > 1
-    return CHOICES if ends_of_a_span or model.get_output_embeddings() is not None else LOGITS
+    return CHOICES if of_tokens else UNSURE
 
 
 def compared(output: Any, real: Tensor) -> tuple[Tensor, ...]:

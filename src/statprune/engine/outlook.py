@@ -59,6 +59,11 @@ class Load:
         return self.tokens[number], self.lengths[number]
 
 
+def ask_ahead(anatomy: Anatomy, load: Load) -> Stage:
+    """Asking the dense model for all outputs of `load`."""
+    return Stage("ask", tuple(_forward(anatomy, n, block, load) for n, block in enumerate(anatomy.blocks)))
+
+
 def survey_ahead(model: PreTrainedModel, anatomy: Anatomy, load: Load, probe: Load) -> tuple[Stage, Stage]:
     """A survey of `load`, with `probe` for what is tried out, and the comparison of the outputs after it."""
     blocks, behind = [], 0

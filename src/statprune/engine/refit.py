@@ -37,14 +37,13 @@ from statprune.anatomy.sites import Site
 from statprune.budget.plan import Plan
 from statprune.calibration.batches import Batch
 from statprune.calibration.routing import hidden_of
-from statprune.calibration.share import share
-from statprune.calibration.stream import Stream, advance, before_first_block, until
+from statprune.calibration.stream import advance, before_first_block, until
 from statprune.engine.carriers import improve
-from statprune.engine.divergence import PROBE_TOKENS, Outputs, first_of, held_out, taken
 from statprune.engine.expert_fits import narrow_experts
 from statprune.engine.head_values import narrow_heads, narrow_values
 from statprune.engine.journal import mark, narrow_again, narrowed, recall
 from statprune.engine.measure import at_site, consumer_weight
+from statprune.engine.outcome import note_divergence
 from statprune.engine.owner import by_owner
 from statprune.engine.passage import Data, MakeGood, Passage, observed
 from statprune.engine.progress import Progress, no_progress
@@ -113,39 +112,8 @@ def refit(
             advance(thin, block, index)
             anatomy.shelf.note("refit", index, narrowed(block, trace, since, thin, anatomy.ranks))
         progress("refit", index + 1, len(anatomy.blocks), trace.facts(recalled=earlier is not None))
-    _finish(model, anatomy, batches, dense, thin, trace)
+    note_divergence(model, anatomy, batches, dense, thin, trace)
     progress("compare", 1, 1, trace.facts())
-
-
-def _finish(
-    model: PreTrainedModel,
-    anatomy: Anatomy,
-    batches: Sequence[Batch],
-    dense: Stream,
-    thin: Stream,
-    trace: Trace,
-) -> None:
-    """Note how far the outputs are from the dense ones, on every fourth sample; the first rank compares."""
-    ranks, rows = anatomy.ranks, first_of(batches, held_out(batches), PROBE_TOKENS)
-    used = [number for number, each in enumerate(rows) if len(each)]
-    if not used:
-        return
-    own = share(batches, ranks)
-    pieces = [
-        (piece.batch, [stream.hidden[n][chosen] for stream in (dense, thin)])
-        for n, (piece, chosen) in enumerate(zip(own.pieces, own.rows(rows), strict=True))
-        if len(chosen)
-    ]
-    found = [each for part in ranks.collected(pieces) for each in part]
-    told = None
-    if found:
-        before, after = (
-            [torch.cat([both[which] for batch, both in found if batch == number]) for number in used]
-            for which in (0, 1)
-        )
-        outputs = Outputs(model, anatomy, taken(batches, rows), before)
-        told = outputs.divergence(after), outputs.unit
-    trace.divergence, trace.damage = ranks.same(told)
 
 
 def adapt(at: Passage, site: Site, count: int, trace: Trace) -> None:

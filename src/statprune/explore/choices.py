@@ -20,7 +20,7 @@ from statprune.budget.restrictions import units_by_name
 from statprune.budget.size import Size, size_of
 from statprune.budget.value_dim import frontier_of_dims
 from statprune.checkpoint.skeleton import skeleton
-from statprune.engine.divergence import CHOICES
+from statprune.engine.divergence import CHOICES, UNSURE
 from statprune.errors import BudgetError, InputError, PlanError
 from statprune.measurement import Measurement
 from statprune.preparation import budget_of
@@ -214,7 +214,7 @@ def folder_of(out: str) -> Path:
 
 def quality(explored: Explored, predicted: float) -> str:
     """What a predicted damage means, in words."""
-    if explored.found.about["damage"] != CHOICES:
+    if explored.found.about["damage"] not in {CHOICES, UNSURE}:
         return "squared error of the outputs, over the dense model's"
     if explored.mute:
         return "KL divergence of the outputs from the dense model's, nats a choice"
