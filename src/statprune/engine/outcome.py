@@ -15,7 +15,6 @@ from statprune.engine.divergence import (
     Outputs,
     first_of,
     held_out,
-    outputs_on_one,
     taken,
 )
 from statprune.engine.trace import Trace
@@ -32,10 +31,10 @@ def note_divergence(
 ) -> None:
     """Note how far the outputs are from the dense ones, on the samples for that; the first rank compares.
 
-    `dense` and `thin` are the streams of both models behind the last block.
+    `dense` and `thin` are the streams of both models behind the last block, `trace.damage` what is measured.
     """
     ranks, own = anatomy.ranks, share(batches, anatomy.ranks)
-    if outputs_on_one(model, anatomy, batches[0])[0] == UNSURE:
+    if trace.damage == UNSURE:
         rows = least_sure(model, anatomy, batches, own, dense.hidden)
     else:
         rows = first_of(batches, held_out(batches), PROBE_TOKENS)
@@ -55,5 +54,5 @@ def note_divergence(
             for which in (0, 1)
         )
         outputs = Outputs(model, anatomy, taken(batches, rows), before)
-        told = outputs.divergence(after), outputs.unit
-    trace.divergence, trace.damage = ranks.same(told)
+        told = outputs.divergence(after)
+    trace.divergence = ranks.same(told)

@@ -39,6 +39,7 @@ from statprune.calibration.batches import Batch
 from statprune.calibration.routing import hidden_of
 from statprune.calibration.stream import advance, before_first_block, until
 from statprune.engine.carriers import improve
+from statprune.engine.divergence import outputs_on_one
 from statprune.engine.expert_fits import narrow_experts
 from statprune.engine.head_values import narrow_heads, narrow_values
 from statprune.engine.journal import mark, narrow_again, narrowed, recall
@@ -86,6 +87,7 @@ def refit(
     block's dense inputs and outputs, and what one site's carrier is fitted on.
     """
     data = Data.of(batches, anatomy.ranks)
+    unit, _ = outputs_on_one(model, anatomy, batches[0])
     dense = before_first_block(model, anatomy, data.batches)
     thin = dense.fork()
     steps = (adapt, partial(narrow, value_dim=plan.value_dim)) if steps is None else steps
@@ -112,6 +114,7 @@ def refit(
             advance(thin, block, index)
             anatomy.shelf.note("refit", index, narrowed(block, trace, since, thin, anatomy.ranks))
         progress("refit", index + 1, len(anatomy.blocks), trace.facts(recalled=earlier is not None))
+    trace.damage = unit
     note_divergence(model, anatomy, batches, dense, thin, trace)
     progress("compare", 1, 1, trace.facts())
 
