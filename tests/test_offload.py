@@ -17,6 +17,7 @@ from statprune.anatomy.lookup import anatomy_of
 from statprune.checkpoint import offload, shards
 from statprune.checkpoint.load import load
 from statprune.engine.memory import needed
+from statprune.engine.progress import no_progress
 from statprune.errors import InputError, NonFiniteError, VerificationError
 from statprune.limits import limit_of
 from tests.saved import letter_tokenizer, save_tiny, sentences
@@ -49,6 +50,21 @@ def test_offloaded_is_the_same_bit_for_bit(family: str, method: str, tmp_path: P
     configs = [(tmp_path / name / "config.json").read_text() for name in ("memory", "disk")]
     assert configs[0] == configs[1]
     assert {path.name for path in tmp_path.iterdir()} == {"model", "memory", "disk"}
+
+
+def test_an_offloaded_classifier_is_asked_block_by_block(tmp_path: Path) -> None:
+    """Its blocks are visited once more than others', before the survey."""
+    save_tiny(tmp_path / "model", "bert", head="BertForSequenceClassification", num_labels=3)
+    told: list[str] = []
+    made = {
+        name: run(tmp_path / "model", tmp_path / name, "bert", offload=name == "disk", progress=progress)
+        for name, progress in (("memory", no_progress), ("disk", lambda stage, *_: told.append(stage)))
+    }
+    assert told.index("ask") < told.index("survey")
+    assert made["disk"].trace.predicted == made["memory"].trace.predicted
+    assert made["disk"].trace.divergence == made["memory"].trace.divergence
+    memory, disk = weights(tmp_path / "memory"), weights(tmp_path / "disk")
+    assert all(torch.equal(value, disk[name]) for name, value in memory.items())
 
 
 def test_no_more_than_one_block_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
