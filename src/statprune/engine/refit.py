@@ -87,7 +87,7 @@ def refit(
     block's dense inputs and outputs, and what one site's carrier is fitted on.
     """
     data = Data.of(batches, anatomy.ranks)
-    # Before anything is cut: walking up to a stack may read its first block anew, whole, where blocks are lent.
+    # Before anything is cut: where blocks are lent, a walk up to a stack may read its first one anew, whole.
     unit, _ = outputs_on_one(model, anatomy, batches[0])
     dense = before_first_block(model, anatomy, data.batches)
     thin = dense.fork()
