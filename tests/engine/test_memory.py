@@ -41,3 +41,15 @@ def test_depth_costs_what_blocks_and_units_leave(family: str) -> None:
     units = sum(site.units * (site.experts or 1) for site in anatomy_of(few).sites_of_block(0))
     assert deep.outside - shallow.outside == 10 * (LEFT + LEFT_OF_UNIT * units)
     assert (deep.block, deep.site, deep.hidden) == (shallow.block, shallow.site, shallow.hidden)
+
+
+def test_samples_of_a_classifier_are_tried_on_whole() -> None:
+    """A language model's are tried on a thirty-second of the tokens; both have two streams of them all."""
+    hidden = []
+    for head in ("BertForMaskedLM", "BertForSequenceClassification"):
+        model = tiny_model("bert", head=head)
+        batches = [tiny_batch(model, rows=16, length=32)]
+        hidden.append(needed(model, anatomy_of(model), batches, "refit").hidden)
+    tokens, size = 16 * 32, int(model.config.hidden_size) * 4
+    tries = 2 * len(anatomy_of(model).sites)
+    assert hidden[1] - hidden[0] == tries * (tokens - tokens // 32) * size

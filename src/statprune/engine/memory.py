@@ -87,7 +87,10 @@ def needed(model: PreTrainedModel, anatomy: Anatomy, batches: Sequence[Batch], m
     counts = [batch["attention_mask"].numel() for batch in batches]
     tokens, tries = sum(counts), 0
     if method == "refit":
-        tries = len(LEVELS) * len(anatomy.sites) * min(PROBE_TOKENS, tokens // SURVEYED)
+        # A head of labels or spans has outputs for each sample, mostly; whole ones are tried on then.
+        of_tokens = model.base_model is model or model.get_output_embeddings() is not None
+        probed = min(PROBE_TOKENS, tokens // (SURVEYED if of_tokens else 1))
+        tries = len(LEVELS) * len(anatomy.sites) * probed
     return Memory(
         outside=size_of(model).bytes - sum(blocks) + LEFT * len(blocks) + LEFT_OF_UNIT * units,
         block=max(blocks),
