@@ -25,7 +25,7 @@ from statprune.calibration.stream import before_first_block, behind_last_block
 from statprune.errors import NonFiniteError
 
 HOLD_OUT = 4
-"""Every fourth calibration sample is held out while dampings are chosen; outputs are compared on those."""
+"""Every fourth calibration sample is held out while dampings are chosen."""
 
 CHOICES = "KL(dense || thin) of the outputs, nats a choice, on every fourth calibration sample"
 UNSURE = (
@@ -75,7 +75,7 @@ def probe_batches(batches: Sequence[Batch], *, of_tokens: bool) -> list[Batch]:
     """Held-out samples for a survey, of no more than PROBE_TOKENS.
 
     Where each token has outputs of its own (`of_tokens`), the beginnings of samples, a thirty-second of all
-    tokens; else as many samples as there are.
+    tokens; else as many samples as there are. Not for choices of samples: engine/unsure.py.
     """
     if not of_tokens:
         return taken(batches, first_of(batches, held_out(batches), PROBE_TOKENS))

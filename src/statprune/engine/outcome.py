@@ -9,14 +9,7 @@ from statprune.anatomy.lookup import Anatomy
 from statprune.calibration.batches import Batch
 from statprune.calibration.share import share
 from statprune.calibration.stream import Stream
-from statprune.engine.divergence import (
-    PROBE_TOKENS,
-    UNSURE,
-    Outputs,
-    first_of,
-    held_out,
-    taken,
-)
+from statprune.engine.divergence import PROBE_TOKENS, UNSURE, Outputs, first_of, held_out, taken
 from statprune.engine.trace import Trace
 from statprune.engine.unsure import least_sure
 

@@ -7,7 +7,7 @@ Those that it is least sure of are most like what it has not seen.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ from statprune.engine.progress import Progress, no_progress
 def to_probe(
     model: PreTrainedModel, anatomy: Anatomy, batches: Sequence[Batch], progress: Progress = no_progress
 ) -> list[Batch]:
-    """What a survey of `model` sends through it for every width that it tries, of no more than PROBE_TOKENS.
+    """What a survey of `model` sends through it for every width that it tries; PROBE_TOKENS, or one sample.
 
     Cost: where each sample has one choice, a forward pass of `batches`, shared by the processes. Memory:
     their hidden states.
@@ -62,7 +62,7 @@ def least_sure(
         own: the part of this process.
         hidden: what the dense model's last block returns for that part, (rows, length, width) for each piece.
     """
-    starts = torch.tensor([0, *map(samples_in, batches)]).cumsum(0).tolist()
+    starts = [0, *accumulate(map(samples_in, batches))]
     found: dict[int, float] = {}
     for piece, batch, states in zip(own.pieces, own.of(batches), hidden, strict=True):
         choices = outputs_of(judged(model), anatomy, batch, states)
