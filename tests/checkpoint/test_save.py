@@ -55,6 +55,21 @@ def test_checking_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monk
         check_output(tmp_path / "out")
 
 
+def test_what_a_kill_leaves_of_checking_the_next_removes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(self: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rmdir", kill)
+        with pytest.raises(KeyboardInterrupt):
+            check_output(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == [".out.trial"]
+    check_output(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [

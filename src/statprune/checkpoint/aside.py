@@ -4,7 +4,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,11 @@ def check_output(out: Path) -> None:
     parent = out.absolute().parent
     if not parent.is_dir():
         raise OutputError(f"{parent}, where {out.name} is to be written, is no folder. Create it first.")
-    trial = _partial(out)
+    trial = parent / f".{out.name}.trial"  # one name, so that the next run removes what a killed one left
     try:
-        trial.mkdir()
-        trial.rmdir()
+        trial.mkdir(exist_ok=True)
+        with suppress(FileNotFoundError):  # another run into `out` has removed it
+            trial.rmdir()
     except OSError as error:
         raise OutputError(
             f"{parent} cannot be written to ({error.strerror}). Give another folder."
