@@ -126,12 +126,15 @@ def _narrow(root, site: Site, width: int, reference, seen, held) -> None:
     (path,) = site.residual
     residual = f"in {path}"
     Z = seen[f"in {site.consumer}"]
-    Y = reference[f"out {site.consumer}"] + reference[residual] - seen[residual]
+    hidden = reference[f"out {site.consumer}"] + reference[residual]
+    w = 1 / hidden.var(axis=1)
+    Y = hidden - seen[residual]
     constant = consumer.bias is not None
     if constant:
         Y = Y - consumer.bias.detach().numpy()
-    mean_z, mean_y = Z.mean(axis=0) * constant, Y.mean(axis=0) * constant
-    z, y, W = Z - mean_z, Y - mean_y, weight_of(consumer).numpy().copy()
+    mean_z, mean_y = (w @ each / w.sum() * constant for each in (Z, Y))
+    z, y = (np.sqrt(w)[:, None] * each for each in (Z - mean_z, Y - mean_y))
+    W = weight_of(consumer).numpy().copy()
     D = y - z @ W.T
     damping = made_good(z, D, held)
     G = z.T @ z

@@ -80,10 +80,12 @@ def test_the_trace_is_what_the_finished_model_shows(family: str) -> None:
         assert each.condition >= 1
         before, after = (seen_by(one, batches, site.block) for one in (dense, model))
         output, residual = f"out {site.consumer}", f"in {site.residual[0]}"
-        wanted = before[output] + before[residual] - after[residual]
+        hidden = before[output] + before[residual]
+        wanted, w = hidden - after[residual], 1 / hidden.var(axis=1)
         biased = module_at(anatomy_of(dense).blocks[site.block], site.consumer).bias is not None
-        about = wanted - wanted.mean(axis=0) * biased
-        error = np.linalg.norm(wanted - after[output]) / np.linalg.norm(about)
+        about = wanted - w @ wanted / w.sum() * biased
+        left, whole = (np.linalg.norm(np.sqrt(w)[:, None] * each) for each in (wanted - after[output], about))
+        error = left / whole
         assert each.relative_error == pytest.approx(error, rel=1e-6, abs=1e-7)
         assert error > 0.01 or each is trace.sites[0]
     assert trace.sites[0].relative_error == pytest.approx(0, abs=1e-6)

@@ -121,7 +121,7 @@ def test_an_error_is_never_negative() -> None:
     Z, _ = pairs(50, 0)
     B = random(M, OUT, 1)
     found, _, _ = three(summed(Z, Z @ B), MomentSum(M, OUT, constant=False))
-    rounded = Moments(found.G, found.C, found.energy * (1 - 1e-6), *([torch.zeros(1)] * 2), 50)
+    rounded = Moments(found.G, found.C, found.energy * (1 - 1e-6), *([torch.zeros(1)] * 2), 50, 50)
     assert rounded.error(B) == 0.0
     assert rounded.error(torch.zeros_like(B)) == rounded.energy
 

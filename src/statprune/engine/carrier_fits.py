@@ -7,8 +7,9 @@ Sources: docs/algorithm.md, "Carry"; linalg/bilinear.py; slopes by central diffe
 until the error falls: Bjorck, Numerical Methods for Least Squares Problems, 1996, chapter 9.2 (Gauss-Newton).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from statprune.errors import NonFiniteError
 from statprune.linalg.bilinear import ROWS, Gated, Mixed, refit_producer, slices_of
 from statprune.linalg.least_squares import ridge
 from statprune.linalg.moments import MomentSum
+from statprune.linalg.row_weights import weighted_mean
 from statprune.surgery.linear import add_to_bias, set_weight, weight_of
 
 AGAIN = 1e-1
@@ -38,7 +40,7 @@ def fit_values(block: nn.Module, site: Site, reading: Mixed, Z: Tensor, target: 
     Z (rows, columns) is what the consumer reads, `target` (rows, outputs) what it should return; Z is
     overwritten.
     """
-    consumer, carrier = _Consumer(module_at(block, site.consumer)), site.carrier
+    consumer, carrier = _Consumer(module_at(block, site.consumer), reading.row_weights), site.carrier
     missing = consumer.missing(Z, target)
     if carrier is None or not bool(missing.any()):
         return
@@ -53,14 +55,20 @@ def fit_values(block: nn.Module, site: Site, reading: Mixed, Z: Tensor, target: 
 
 
 def fit_perceptron(
-    block: nn.Module, site: Site, count: int, X: Tensor, target: Tensor, products: torch.dtype
+    block: nn.Module,
+    site: Site,
+    count: int,
+    X: Tensor,
+    target: Tensor,
+    products: torch.dtype,
+    row_weights: Tensor | None = None,
 ) -> None:
     """Refit the producers of a perceptron that has been cut to `count` units, and its consumer after each.
 
     X (rows, inputs) is what the producers read, `target` (rows, outputs) what the consumer should return;
-    products of the fit are formed in `products`.
+    products of the fit are formed in `products`. `row_weights` (rows,): so many times each row counts.
     """
-    own, consumer = Perceptron(block, site, count, X), _Consumer(module_at(block, site.consumer))
+    own, consumer = Perceptron(block, site, count, X), _Consumer(module_at(block, site.consumer), row_weights)
     for producer in (own.up, own.activated):
         if producer is not None:
             _fit(own, producer, consumer, target, products)
@@ -73,9 +81,10 @@ def _fit(
     before = consumer.left(missing)
     if before == 0:
         return
-    reading = Gated(producer.inputs(own.X).to(products), own.factors(producer).to(products))
+    X, S = producer.inputs(own.X).to(products), own.factors(producer).to(products)
+    reading = Gated(X, S, consumer.row_weights)
     D = refit_producer(reading, consumer.weight(target.dtype), missing, constant=consumer.constant)
-    del missing, reading
+    del missing, reading, X, S
     for step in STEPS if bool(D.any()) else ():
         undo = producer.add(step * D)
         if undo is None:
@@ -179,10 +188,10 @@ class Perceptron:
 
 
 class _Consumer:
-    """The weight that reads a site, and what its output lacks."""
+    """The weight that reads a site, and what its output lacks; each row counts as `row_weights` say."""
 
-    def __init__(self, module: Any) -> None:
-        self._module = module
+    def __init__(self, module: Any, row_weights: Tensor | None) -> None:
+        self._module, self.row_weights = module, row_weights
         self.constant = module.bias is not None
 
     def weight(self, dtype: torch.dtype) -> Tensor:
@@ -197,8 +206,18 @@ class _Consumer:
 
     def left(self, missing: Tensor) -> float:
         """The squares of what is missing, about its mean where a bias can make that good."""
-        mean = missing.mean(dim=0) if self.constant else missing.new_zeros(missing.shape[1])
-        return sum(float((part - mean).square().sum()) for part in torch.split(missing, ROWS))
+        mean = missing.new_zeros(missing.shape[1])
+        if self.constant:
+            mean = weighted_mean(missing, self.row_weights)
+        weights, total = self._pieces(), 0.0
+        for part, own in zip(torch.split(missing, ROWS), weights, strict=False):
+            squares = (part - mean).square().sum(dim=1)
+            total += float(squares.sum() if own is None else squares @ own.to(squares))
+        return total
+
+    def _pieces(self) -> Iterable[Tensor | None]:
+        """The weights of ROWS rows after the other."""
+        return repeat(None) if self.row_weights is None else torch.split(self.row_weights, ROWS)
 
     def fit(self, Z: Tensor, missing: Tensor) -> None:
         """Fit the weight, and the bias, to what is missing where Z is read."""
@@ -206,8 +225,8 @@ class _Consumer:
         total = MomentSum(
             Z.shape[1], missing.shape[1], constant=self.constant, device=Z.device, products=Z.dtype
         )
-        for z, m in zip(torch.split(Z, ROWS), torch.split(missing, ROWS), strict=True):
-            total.update(z, m)
+        for z, m, own in zip(torch.split(Z, ROWS), torch.split(missing, ROWS), self._pieces(), strict=False):
+            total.update(z, m, own)
         found = total.moments()
         fitted = ridge(found.G, found.C, AGAIN).X
         set_weight(module, weight_of(module) + fitted.T.to(weight_of(module).dtype))

@@ -7,9 +7,8 @@ what the values are made of.
 Sources: docs/algorithm.md, "Carry"; engine/carrier_fits.py fits them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,13 +20,11 @@ from statprune.anatomy.ranks import ALONE, Ranks
 from statprune.anatomy.sites import Site
 from statprune.calibration.reading import real_rows
 from statprune.engine.carrier_fits import fit_perceptron, fit_values
+from statprune.engine.carrier_notes import KERNEL, MOST, Call, Notes, Part
 from statprune.engine.head_values import with_narrow_carrier
 from statprune.engine.owner import by_owner
 from statprune.engine.trace import Trace
 from statprune.linalg.bilinear import Mixed
-
-MOST = 2**28
-"""Numbers that are noted for one site, at most; the samples behind are left out of its carrier's fit."""
 
 ENOUGH = 64
 """Tokens for each of a carrier's inputs, at least: with fewer its fit follows noise."""
@@ -35,7 +32,6 @@ ENOUGH = 64
 WIDE = 64
 """Inputs from which on products in bfloat16 pay: 1.8 to 2.2 times as fast from 64 to 384, 1.3 times at 32."""
 
-KERNEL = torch.nn.functional.scaled_dot_product_attention
 ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 
 
@@ -82,98 +78,6 @@ def noted_at(site: Site) -> str | None:
 
 def _numbers_a_token(site: Site, inputs: int) -> int:
     return 2 * site.units if site.kind == "feed_forward" else site.units * site.group * inputs
-
-
-@dataclass(frozen=True, eq=False)
-class Call:
-    """What the attention kernel was called with, but for the values, and for which tokens.
-
-    `hidden` (batch, length, width) is what the values are made of, `real` (batch, length) bool.
-    """
-
-    named: dict[str, Any]
-    hidden: Tensor
-    real: Tensor
-
-    def mixed(self, heads: Tensor, units: Tensor) -> Tensor:
-        """The scores of these heads times what values are made of, (heads, tokens, width), real tokens."""
-        named = dict(self.named)
-        query, key = named["query"], named["key"]
-        named["query"] = query[:, heads]
-        named["key"] = key[:, heads if key.shape[1] == query.shape[1] else units]
-        mask = named.get("attn_mask")
-        if mask is not None and mask.ndim == query.ndim and mask.shape[1] == query.shape[1]:
-            named["attn_mask"] = mask[:, heads]
-        named["value"] = self.hidden[:, None].expand(-1, named["key"].shape[1], -1, -1)
-        found: Tensor = KERNEL(**named).transpose(0, 1)
-        return found.flatten(1, 2) if bool(self.real.all()) else found[:, self.real]
-
-
-@dataclass(eq=False)
-class Notes:
-    """What one site's carriers are fitted on, one entry a batch, real tokens only.
-
-    `target` (tokens, outputs) is what the consumer should return; `inputs` (tokens, width) what a perceptron
-    reads; of attention `read` (tokens, columns), what the consumer reads, and the `calls` of the kernel.
-    """
-
-    target: list[Tensor] = field(default_factory=list)
-    dtype: torch.dtype = torch.float32
-    inputs: list[Tensor] = field(default_factory=list)
-    read: list[Tensor] = field(default_factory=list)
-    calls: list[Call] = field(default_factory=list)
-    numbers: int = 0
-
-    @property
-    def full(self) -> bool:
-        """Whether no more is noted."""
-        return self.numbers >= MOST
-
-    def reading(self, site: Site, kept: Tensor) -> Mixed:
-        """Of the heads of the units `kept` (count,)."""
-        heads = site.heads_of(kept)
-        mixed = [call.mixed(heads, kept).to(self.dtype) for call in self.calls]
-        return Mixed(torch.cat(mixed, dim=1), site.group)
-
-    def part(self, site: Site, kept: Tensor) -> "Part | None":
-        """All that a fit of the units `kept` (count,) takes; uses the notes up. None if nothing was noted."""
-        if not self.target:
-            return None
-        target = _together(self.target)
-        if site.kind == "feed_forward":
-            return Part(_together(self.inputs), target)
-        read = [each[:, site.columns_of(kept)] for each in self.read]
-        self.read.clear()
-        return Part(self.reading(site, kept).F, target, _together(read))
-
-
-def _together(noted: list[Tensor]) -> Tensor:
-    """All rows, and the list is empty: the two would lie in memory side by side."""
-    found = torch.cat(noted)
-    noted.clear()
-    return found
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """What carriers are fitted on.
-
-    `inputs` is what a perceptron reads, (rows, width), or what the heads mix, (heads, rows, width); `target`
-    (rows, outputs) what the consumer should return, `read` (rows, columns) what it reads of heads.
-    """
-
-    inputs: Tensor
-    target: Tensor
-    read: Tensor | None = None
-
-    @staticmethod
-    def joined(parts: "Sequence[Part]") -> "Part":
-        """All of their rows, in order."""
-        if len(parts) == 1:
-            return parts[0]
-        inputs = torch.cat([part.inputs for part in parts], dim=parts[0].inputs.ndim - 2)
-        read = [part.read for part in parts if part.read is not None]
-        return Part(inputs, torch.cat([part.target for part in parts]), torch.cat(read) if read else None)
 
 
 class _Kernel(TorchFunctionMode):
@@ -229,8 +133,8 @@ class Observer:
         finally:
             hook.remove()
 
-    def take(self, Z: Tensor, target: Tensor, real: Tensor) -> None:
-        """Note one batch: what the consumer reads, and its target; `real` (batch, length)."""
+    def take(self, Z: Tensor, target: Tensor, real: Tensor, row_weights: Tensor) -> None:
+        """Note one batch: what the consumer reads, its target, and weights; `real` (batch, length)."""
         notes, calls = self.notes, self._kernel.calls
         x = self._inputs.pop()
         self._inputs.clear()  # of passes that memory was short for
@@ -247,6 +151,7 @@ class Observer:
             return
         notes.numbers += len(Z) * _numbers_a_token(self.site, x.shape[-1])
         notes.target.append(target.to(notes.dtype))
+        notes.row_weights.append(row_weights.to(notes.dtype))
 
 
 def improve(
@@ -275,10 +180,10 @@ def _improve(block: nn.Module, site: Site, count: int, found: list[Part], basis:
         Z = whole.read
         if basis is not None:
             Z, site = Z @ basis.to(Z), with_narrow_carrier(site, basis.shape[1] // (count * site.group))
-        fit_values(block, site, Mixed(whole.inputs, site.group), Z, whole.target)
+        fit_values(block, site, Mixed(whole.inputs, site.group, whole.row_weights), Z, whole.target)
         return
     X = whole.inputs
-    fit_perceptron(block, site, count, X, whole.target, product_dtype(X))
+    fit_perceptron(block, site, count, X, whole.target, product_dtype(X), whole.row_weights)
 
 
 def product_dtype(X: Tensor) -> torch.dtype:

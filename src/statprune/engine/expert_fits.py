@@ -40,8 +40,8 @@ def narrow_experts(at: Passage, site: Site, count: int, trace: Trace, make_good:
     module = module_at(at.block, site.consumer)
     W = consumer_weight(site, at.block)
     seen = [
-        (each, each[site.consumer], target - module(*each[site.consumer]))
-        for each, target in at.targets(site)
+        (each, each[site.consumer], target - module(*each[site.consumer]), row_weights)
+        for each, target, row_weights in at.targets(site)
     ]
     largest = sizes(module).argsort(dim=1, descending=True)
     own: dict[int, ExpertFit] = {}
@@ -94,17 +94,17 @@ def _fit(
 
 
 def _sums(
-    at: Passage, site: Site, expert: int, seen: list[tuple[Seen, Routed, Tensor]], W: Tensor
+    at: Passage, site: Site, expert: int, seen: list[tuple[Seen, Routed, Tensor, Tensor]], W: Tensor
 ) -> tuple[MomentSum, MomentSum]:
     """Of what reads one expert's neurons: rows to fit, rows held out."""
     pair = at.pair(site.units, W.shape[0], False)
     module = module_at(at.block, site.consumer)
-    for each, routed, lost in seen:
+    for each, routed, lost, row_weights in seen:
         tokens, Z = of_expert(module, expert, routed)
         if len(tokens):
             share = routed.given_to(expert)[1] / routed.weights[tokens].sum(dim=1)
             target = Z @ W.T.to(Z.dtype) + share[:, None] * lost[tokens]
-            at.add(pair, each, Z, target, tokens)
+            at.add(pair, each, (Z, target), row_weights[tokens], tokens)
     return pair
 
 

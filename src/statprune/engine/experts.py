@@ -50,17 +50,18 @@ class Readings:
 
     def __init__(self, site: Site, block: nn.Module, products: torch.dtype = torch.float32) -> None:
         self.site, self.module, self.products = site, module_at(block, site.consumer), products
-        self._batches: list[Routed] = []
+        self._batches: list[tuple[Routed, Tensor]] = []
 
-    def update(self, routed: Routed) -> None:
-        """Note one batch."""
-        self._batches.append(routed)
+    def update(self, routed: Routed, row_weights: Tensor) -> None:
+        """Note one batch, and how much each of its tokens counts, (tokens,)."""
+        self._batches.append((routed, row_weights))
 
     def gram(self, expert: int) -> Gram:
         """Of one expert's weighted neurons."""
         gram = Gram(self.site.units, device=self.module.down_proj.device, product_dtype=self.products)
-        for routed in self._batches:
-            gram.update(of_expert(self.module, expert, routed)[1])
+        for routed, row_weights in self._batches:
+            tokens, Z = of_expert(self.module, expert, routed)
+            gram.update(Z, row_weights[tokens])
         return gram
 
     def candidates(self, levels: Sequence[float], damping: float, ranks: Ranks = ALONE) -> Candidates:

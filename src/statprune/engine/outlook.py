@@ -16,7 +16,8 @@ from statprune.anatomy.producers import module_at, shape_of
 from statprune.anatomy.sites import Site
 from statprune.budget.size import size_of
 from statprune.calibration.batches import Batch, samples_in
-from statprune.engine.carriers import MOST, noted_at, worthwhile
+from statprune.engine.carrier_notes import MOST
+from statprune.engine.carriers import noted_at, worthwhile
 from statprune.engine.latency import REPEATS, SHARES
 from statprune.engine.progress import Stage, Work
 from statprune.engine.survey import LEVELS

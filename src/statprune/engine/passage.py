@@ -18,8 +18,10 @@ from statprune.calibration.reading import Reader, real_rows
 from statprune.calibration.routing import hidden_of
 from statprune.calibration.share import exact, share
 from statprune.calibration.stream import Seen, Stream, advance, until
-from statprune.engine.carriers import Notes, Observer, worthwhile
+from statprune.engine.carrier_notes import Notes
+from statprune.engine.carriers import Observer, worthwhile
 from statprune.engine.divergence import every_row, first_of, held_out
+from statprune.engine.row_weights import row_weights_of
 from statprune.linalg.gram import moment_dtype
 from statprune.linalg.held_out import Compensation
 from statprune.linalg.moments import Halves, Moments, MomentSum, in_two
@@ -135,11 +137,11 @@ class Passage:
         wanted = noting and worthwhile(self.block, site, tokens)
         observer = Observer(self.block, site, behind, exact=self.data.exact) if wanted else None
         with nullcontext() if observer is None else observer.watching():
-            for seen, target in self.targets(site):
+            for seen, target, row_weights in self.targets(site):
                 Z = seen[site.consumer]
-                self.add(pair, seen, Z, target if bias is None else target - bias)
+                self.add(pair, seen, (Z, target if bias is None else target - bias), row_weights)
                 if observer is not None:
-                    observer.take(Z, target, self.thin.real[seen.position][seen.rows])
+                    observer.take(Z, target, self.thin.real[seen.position][seen.rows], row_weights)
         return self.in_two(pair), None if observer is None else observer.notes
 
     def in_two(self, pair: tuple[MomentSum, MomentSum]) -> Halves | None:
@@ -147,16 +149,20 @@ class Passage:
         fit, held = (merged(self.ranks, each) for each in pair)
         return None if fit is None or held is None else in_two(fit, held)
 
-    def targets(self, site: Site) -> Iterator[tuple[Seen, Tensor]]:
-        """Batch by batch what is read in the thin stream, and what the consumer should return there."""
+    def targets(self, site: Site) -> Iterator[tuple[Seen, Tensor, Tensor]]:
+        """Batch by batch what is read in the thin stream, what the consumer should return there, and weights.
+
+        The weights (tokens,) are those of the tokens' squared errors: engine/row_weights.py.
+        """
         also = [path for path in site.residual if path != BLOCK]
         for seen in until(self.thin, self.block, self.index, site.consumer, also):
             number, rows = seen.position, seen.rows
-            target = self.dense.outputs[site.consumer][number][seen.tokens]
+            whole = target = self.dense.outputs[site.consumer][number][seen.tokens]
             for path in site.residual:
                 here = seen[path] if path != BLOCK else self._in_front(number, rows)
-                target = target + (self.dense.inputs[path][number][seen.tokens] - here)
-            yield seen, target
+                dense = self.dense.inputs[path][number][seen.tokens]
+                whole, target = whole + dense, target + (dense - here)
+            yield seen, target, row_weights_of(whole)
 
     def _in_front(self, number: int, rows: slice) -> Tensor:
         return real_rows(self.thin.hidden[number][rows], self.thin.real[number][rows])
@@ -174,12 +180,13 @@ class Passage:
         self,
         pair: tuple[MomentSum, MomentSum],
         seen: Seen,
-        Z: Tensor,
-        Y: Tensor,
+        rows: tuple[Tensor, Tensor],
+        row_weights: Tensor | None = None,
         tokens: Tensor | None = None,
     ) -> None:
-        """Add rows of what was seen to the two: the first ones, or those of `tokens` (rows,) int64."""
+        """Add `rows`, Z and Y of what was seen, to the two: the first, or those of `tokens` (rows,) int64."""
+        Z, Y = rows
         held = self.data.held_tokens(seen.position, self.thin.real[seen.position])[seen.tokens]
         held = held[: len(Z)] if tokens is None else held[tokens]
-        pair[0].update(Z[~held], Y[~held])
-        pair[1].update(Z[held], Y[held])
+        for sums, these in zip(pair, (~held, held), strict=True):
+            sums.update(Z[these], Y[these], None if row_weights is None else row_weights[these])

@@ -15,7 +15,7 @@ stream passes it; then its sites are narrowed for the thin stream, attention bef
                same target                                  (engine/carriers.py)
 
 so that each site makes good what the cuts before it have lost. How far it follows that, is decided on samples
-held out.
+held out. Errors count relative to the size of each token's hidden state (engine/row_weights.py).
 
 Sources: algorithm notes in docs/algorithm.md; compensation: Frantar & Alistarh 2022; Park et al., "K-prune",
 ICLR 2024; elimination: Hassibi & Stork 1992; Meng et al., "OSSCAR", ICML 2024.
@@ -135,7 +135,7 @@ def adapt(at: Passage, site: Site, count: int, trace: Trace) -> None:
         tokens = int(at.thin.real[number][rows.start : min(rows.stop, len(used[number]))].sum())
         x_dense = at.dense.inputs[path][number][seen.tokens][:tokens]
         x_thin = hidden_of(seen[path])[:tokens]
-        at.add(pair, seen, x_thin, x_dense - x_thin)
+        at.add(pair, seen, (x_thin, x_dense - x_thin))
     halves = at.in_two(pair)
     by_owner(
         at.ranks, 0, at.block, site, trace,
@@ -241,8 +241,8 @@ def _cut_chosen(
 
 def _silent(halves: Halves) -> bool:
     """Whether the activations are constant, up to rounding."""
-    rows, mean = halves.fit.rows + halves.held.rows, float(halves.fit.mean_input.square().sum())
-    return halves.spread <= CONSTANT * (halves.spread + rows * mean)
+    weight, mean = halves.fit.weight + halves.held.weight, float(halves.fit.mean_input.square().sum())
+    return halves.spread <= CONSTANT * (halves.spread + weight * mean)
 
 
 def _cut_silent(at: Passage, site: Site, count: int, halves: Halves, trace: Trace) -> tuple[Tensor, Moments]:

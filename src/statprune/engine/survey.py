@@ -8,7 +8,9 @@ the outputs. Every block is visited once. Nothing is changed.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from math import ceil
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +25,8 @@ from statprune.anatomy.sites import Site
 from statprune.budget.damage import DamageCurve, Floats, widths_to_measure
 from statprune.budget.value_dim import columns_tried, values_name
 from statprune.calibration.batches import Batch
+from statprune.calibration.reading import Reader
+from statprune.calibration.routing import hidden_of
 from statprune.calibration.share import exact, share
 from statprune.calibration.stream import Stream, advance, before_first_block
 from statprune.engine.divergence import every_row, first_of, taken
@@ -30,6 +34,7 @@ from statprune.engine.experts import Readings
 from statprune.engine.measure import at_site, consumer_weight, naming
 from statprune.engine.probe import Candidates, Probe
 from statprune.engine.progress import Facts, Progress, no_progress
+from statprune.engine.row_weights import row_weights_of
 from statprune.linalg.elimination import eliminate
 from statprune.linalg.gram import Gram, moment_dtype
 from statprune.linalg.head_basis import head_basis, noise_of, standardised_ridge
@@ -102,7 +107,7 @@ def _candidates(
     """
     ranks, sites = anatomy.ranks, anatomy.sites_of_block(index)
     seen = {site.name: _empty(site, block, stream.hidden[0].dtype, few) for site in sites}
-    advance(stream, block, index, {site.consumer: naming(seen[site.name].update, site) for site in sites})
+    _sum_up(stream, block, index, sites, seen)
     found: dict[str, Candidates] = {}
     wholes: dict[str, Gram] = {}
     for site in sites:
@@ -123,6 +128,31 @@ def _candidates(
                 found[site.name] = _of_site(site, block, G)
     every = [(each.name, anatomy.owner_of(site)) for site in sites for each in _tried(site)]
     return {name: ranks.same(found.get(name), owner) for name, owner in every}
+
+
+def _sum_up(
+    stream: Stream,
+    block: nn.Module,
+    index: int,
+    sites: Sequence[Site],
+    seen: Mapping[str, Gram | Readings],
+) -> None:
+    """Advance the stream by one block; `seen` takes in what the sites' consumers read, tokens weighted."""
+    read: dict[str, Any] = {}
+
+    def behind(site: Site) -> Reader:
+        def take(returned: Tensor) -> None:
+            hidden = returned
+            for path in site.residual:
+                hidden = hidden + hidden_of(read[path])
+            seen[site.name].update(read.pop(site.consumer), row_weights_of(hidden))
+
+        return naming(take, site)
+
+    paths = {path for site in sites for path in (*site.residual, site.consumer)}
+    readers = {path: partial(read.__setitem__, path) for path in paths}
+    writers = {site.consumer: behind(site) for site in sites}
+    advance(stream, block, index, readers, writers, whole=True)
 
 
 def _state_of(found: Mapping[str, Candidates]) -> State:

@@ -14,7 +14,8 @@ from statprune.engine.resident import peak_memory
 class SiteTrace:
     """One site's cut.
 
-    `relative_error` is ||(Z - Z_kept T) W^T||_F / ||Z W^T||_F over the calibration tokens; `condition`
+    `relative_error` is ||(Z - Z_kept T) W^T||_F / ||Z W^T||_F over the calibration tokens, of a refit that of
+    its target, tokens weighted; `condition`
     that of the triangle solved with, and `rank` the independent columns among those kept. Of experts `kept`
     has a row for each.
     """

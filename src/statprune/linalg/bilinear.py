@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from statprune.linalg.least_squares import damped_factor
+from statprune.linalg.row_weights import of_rows, weighted, weighted_gram, weighted_mean, weighted_sum, wide
 
 ITERATIONS = 5
 """Of conjugate gradients, at most."""
@@ -51,6 +52,10 @@ class Reading(Protocol):
     def dtype(self) -> torch.dtype:
         """In which products are formed."""
 
+    @property
+    def row_weights(self) -> Tensor | None:
+        """(rows,) how many times each row's squared error counts; None: once."""
+
     def products(self, D: Tensor, rows: slice) -> Tensor:
         """A(D), (rows, columns)."""
 
@@ -58,7 +63,7 @@ class Reading(Protocol):
         """A^T(R) for R (rows, columns): (units * width, inputs)."""
 
     def of_one(self, row: Tensor) -> Tensor:
-        """A^T(R) for an R of all rows that are this one (columns,): (units * width, inputs)."""
+        """A^T(R) for an R of all rows that are this one (columns,) times their weight."""
 
     def second_moment(self, rows: slice) -> Tensor:
         """(inputs, inputs) of what D is multiplied with, summed over rows, and over units or heads."""
@@ -73,6 +78,7 @@ class Gated:
 
     X: Tensor
     S: Tensor
+    row_weights: Tensor | None = None
 
     @property
     def rows(self) -> int:
@@ -93,18 +99,21 @@ class Gated:
         return (self.S[rows] * R).T @ self.X[rows]
 
     def of_one(self, row: Tensor) -> Tensor:
-        """A^T(R) for an R of all rows that are this one, (units * width, inputs)."""
+        """A^T(R) for an R of all rows that are this one times their weight, (units * width, inputs)."""
         return row[:, None] * self._sum
 
     @cached_property
     def _sum(self) -> Tensor:
-        """S^T X, (units, inputs)."""
-        parts = ((wide(self.S[rows]), wide(self.X[rows])) for rows in slices_of(self))
+        """S^T X, rows weighted, (units, inputs)."""
+        parts = (
+            (weighted(wide(self.S[rows]), of_rows(self.row_weights, rows)), wide(self.X[rows]))
+            for rows in slices_of(self)
+        )
         return torch.stack([s.T @ x for s, x in parts]).sum(dim=0)
 
     def second_moment(self, rows: slice) -> Tensor:
         """(inputs, inputs), float64."""
-        return _gram(self.X[rows])
+        return weighted_gram(self.X[rows], of_rows(self.row_weights, rows))
 
     def blocks(self, B: Tensor, rows: slice) -> Tensor:
         """(units, width, width)."""
@@ -118,6 +127,7 @@ class Mixed:
 
     F: Tensor
     group: int = 1
+    row_weights: Tensor | None = None
 
     @property
     def rows(self) -> int:
@@ -145,7 +155,7 @@ class Mixed:
         return self._by_unit([part.T @ F for part, F in zip(parts, self.F[:, rows], strict=True)])
 
     def of_one(self, row: Tensor) -> Tensor:
-        """A^T(R) for an R of all rows that are this one, (units * width, inputs)."""
+        """A^T(R) for an R of all rows that are this one times their weight, (units * width, inputs)."""
         parts = row.reshape(len(self.F), -1, 1)
         return self._by_unit(list(parts * self._sum[:, None]))
 
@@ -157,12 +167,14 @@ class Mixed:
 
     @cached_property
     def _sum(self) -> Tensor:
-        """(heads, inputs) of F over its rows."""
-        return self.F.sum(dim=1, dtype=torch.promote_types(self.dtype, torch.float32))
+        """(heads, inputs) of F over its rows, weighted."""
+        sums = torch.stack([weighted_sum(F, self.row_weights) for F in self.F])
+        return sums.to(torch.promote_types(self.dtype, torch.float32))
 
     def second_moment(self, rows: slice) -> Tensor:
         """(inputs, inputs), float64."""
-        return torch.stack([_gram(F) for F in self.F[:, rows]]).sum(dim=0)
+        own = of_rows(self.row_weights, rows)
+        return torch.stack([weighted_gram(F, own) for F in self.F[:, rows]]).sum(dim=0)
 
     def blocks(self, B: Tensor, rows: slice) -> Tensor:
         """(units, width, width)."""
@@ -215,6 +227,8 @@ class _Normal:
 
     def __init__(self, reading: Reading, B: Tensor, *, constant: bool) -> None:
         self._reading, self._constant, self._B = reading, constant, B
+        weights = reading.row_weights
+        self._count = reading.rows if weights is None else float(weights.double().sum())
         inner = B.shape[0] <= 2 * B.shape[1]
         self._weights = [each.to(reading.dtype) for each in ([B @ B.T] if inner else [B, B.T])]
 
@@ -225,10 +239,10 @@ class _Normal:
         for rows in slices_of(reading):
             read = reading.products(d, rows)
             if self._constant:
-                mean += read.sum(dim=0, dtype=D.dtype) / reading.rows
+                mean += weighted_sum(read, of_rows(reading.row_weights, rows)).to(mean) / self._count
             for weight in self._weights:
                 read = read @ weight
-            total += reading.transposed(read, rows)
+            total += reading.transposed(weighted(read, of_rows(reading.row_weights, rows)), rows)
         if self._constant:
             total -= reading.of_one(mean @ self._B @ self._B.T)
         return total
@@ -237,11 +251,13 @@ class _Normal:
 def _first_gradient(reading: Reading, B: Tensor, missing: Tensor, *, constant: bool) -> Tensor:
     """A^T(missing B^T), (units * width, inputs) in the dtype of B."""
     b = B.T.to(reading.dtype)
-    mean = missing.mean(dim=0) if constant else missing.new_zeros(missing.shape[1])
-    parts = (
-        reading.transposed((missing[rows] - mean).to(b.dtype) @ b, rows).to(B.dtype)
-        for rows in slices_of(reading)
-    )
+    mean = weighted_mean(missing, reading.row_weights) if constant else missing.new_zeros(missing.shape[1])
+
+    def of(rows: slice) -> Tensor:
+        read = weighted((missing[rows] - mean).to(b.dtype) @ b, of_rows(reading.row_weights, rows))
+        return reading.transposed(read, rows).to(B.dtype)
+
+    parts = map(of, slices_of(reading))
     total = next(parts)
     for part in parts:
         total += part
@@ -262,19 +278,6 @@ def _preconditioner(reading: Reading, B: Tensor, second: Tensor) -> tuple[Tensor
     mean = blocks.diagonal(dim1=1, dim2=2).mean()
     blocks.diagonal(dim1=1, dim2=2).add_(SMOOTHING * mean.clamp(min=torch.finfo(torch.float32).tiny))
     return right.to(B.dtype), torch.linalg.cholesky(blocks).to(B.dtype)
-
-
-def wide(X: Tensor) -> Tensor:
-    """X in float32, or float64 if it is that already."""
-    return X.to(torch.promote_types(X.dtype, torch.float32))
-
-
-def _gram(X: Tensor) -> Tensor:
-    """X^T X in float64; products in float32 at least."""
-    total = torch.zeros(X.shape[1], X.shape[1], dtype=torch.float64, device=X.device)
-    for part in torch.split(X, ROWS):
-        total += wide(part).T @ wide(part)
-    return total
 
 
 def slices_of(reading: Reading) -> list[slice]:

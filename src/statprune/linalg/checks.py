@@ -42,6 +42,14 @@ def require_matrix(values: Tensor, name: str) -> None:
     require_finite(values, name)
 
 
+def require_each(row_weights: Tensor | None, rows: Tensor) -> None:
+    """Raise ValueError unless there is a weight for each of the rows (n, columns), or None."""
+    if row_weights is not None and row_weights.shape != rows.shape[:1]:
+        raise ValueError(
+            f"row_weights has shape {tuple(row_weights.shape)} for {len(rows)} rows; pass one for each."
+        )
+
+
 def require_width(Z: Tensor, width: int, name: str) -> None:
     """Refuse rows that are not `width` finite floating-point numbers long.
 

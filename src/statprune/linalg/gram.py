@@ -13,9 +13,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from statprune.linalg.checks import require_width
+from statprune.linalg.checks import require_each, require_width
 from statprune.linalg.factor import Factor
 from statprune.linalg.pivoted_cholesky import by_pivoted_cholesky
+from statprune.linalg.row_weights import of_rows, weighted
 
 _ROWS = 4096  # rows in one product: bounds both the cast copy and the rounding of a float32 product
 _PANEL = 384  # columns in one product of the upper triangle
@@ -78,16 +79,19 @@ class Gram:
     def update(
         self,
         Z: Tensor,  # (n, width)
+        row_weights: Tensor | None = None,  # (n,) above 0
     ) -> None:
-        """Add Z^T Z.
+        """Add Z^T Z, or Z^T diag(row_weights) Z.
 
         Raises:
-            TypeError, ValueError: Z is not (n, width) of floating-point numbers.
+            TypeError, ValueError: Z is not (n, width) of floating-point numbers, or weights are not (n,).
             NonFiniteError: Z holds NaN or infinity; nothing is added.
         """
         width = self._upper.shape[0]
         require_width(Z, width, "Z")
-        for rows in _chunks(Z, self._upper, self._product_dtype):
+        require_each(row_weights, Z)
+        roots = None if row_weights is None else row_weights.sqrt()
+        for rows in _chunks(Z, self._upper, self._product_dtype, roots):
             for start in range(0, width, _PANEL):
                 stop = start + _PANEL
                 _add_product(self._upper[start:stop, start:], rows[:, start:stop], rows[:, start:])
@@ -167,19 +171,22 @@ class CrossGram:
         self,
         A: Tensor,  # (n, left)
         B: Tensor,  # (n, right)
+        row_weights: Tensor | None = None,  # (n,) above 0
     ) -> None:
-        """Add A^T B.
+        """Add A^T B, or A^T diag(row_weights) B.
 
         Raises:
-            TypeError, ValueError: A is not (n, left) or B not (n, right) floating-point numbers.
+            TypeError, ValueError: A is not (n, left) or B not (n, right) floating-point numbers, or weights
+                are not (n,).
             NonFiniteError: A or B holds NaN or infinity; nothing is added.
         """
         require_width(A, self._sum.shape[0], "A")
         require_width(B, self._sum.shape[1], "B")
         if A.shape[0] != B.shape[0]:
             raise ValueError(f"A has {A.shape[0]} rows and B {B.shape[0]}; pass the same rows of both.")
-        chunks = (_chunks(rows, self._sum, self._product_dtype) for rows in (A, B))
-        for a, b in zip(*chunks, strict=True):
+        require_each(row_weights, A)
+        right = _chunks(B, self._sum, self._product_dtype)
+        for a, b in zip(_chunks(A, self._sum, self._product_dtype, row_weights), right, strict=True):
             _add_product(self._sum, a, b)
         self._rows += A.shape[0]
 
@@ -211,9 +218,13 @@ def _symmetric(G: Tensor) -> Tensor:
     return G
 
 
-def _chunks(Z: Tensor, total: Tensor, product_dtype: torch.dtype) -> Iterator[Tensor]:
+def _chunks(
+    Z: Tensor, total: Tensor, product_dtype: torch.dtype, factors: Tensor | None = None
+) -> Iterator[Tensor]:
+    """A few rows after the other, each times its factor."""
     for start in range(0, Z.shape[0], _ROWS):
-        yield Z[start : start + _ROWS].to(total.device, product_dtype)
+        rows = slice(start, start + _ROWS)
+        yield weighted(Z[rows].to(total.device, product_dtype), of_rows(factors, rows))
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:

@@ -15,19 +15,21 @@ from torch import Tensor
 from statprune.errors import NumericalError
 from statprune.linalg.checks import require_finite, require_width
 from statprune.linalg.gram import CrossGram, Gram
+from statprune.linalg.row_weights import weighted_sum
 
 _PANEL = 512  # columns of targets whose errors are formed at a time
 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Second moments of paired rows, centred where the fit has a constant.
+    """Second moments of paired rows, centred where the fit has a constant; all of them weighted.
 
     Attributes:
         G: (m, m) of the inputs; C: (m, out) of inputs and targets.
         energy: sum of squares of the targets.
         mean_input: (m,) and mean_target (out,): means over all rows; zero where the fit has no constant.
         rows: rows seen.
+        weight: the sum of their weights.
     """
 
     G: Tensor
@@ -36,6 +38,7 @@ class Moments:
     mean_input: Tensor
     mean_target: Tensor
     rows: int
+    weight: float
 
     def of(self, columns: Tensor) -> Moments:
         """The same of some of the input columns, (count,) int64."""
@@ -46,6 +49,7 @@ class Moments:
             self.mean_input[columns],
             self.mean_target,
             self.rows,
+            self.weight,
         )
 
     def error(self, B: Tensor) -> float:
@@ -80,6 +84,7 @@ class Moments:
             self.mean_input,
             self.shift(B),
             self.rows,
+            self.weight,
         )
 
     def shift(self, B: Tensor) -> Tensor:
@@ -117,6 +122,7 @@ class MomentSum:
         self._input_sum = torch.zeros(inputs, dtype=torch.float64, device=device)
         self._target_sum = torch.zeros(outputs, dtype=torch.float64, device=device)
         self._energy = torch.zeros((), dtype=torch.float64, device=device)
+        self._weight = torch.zeros_like(self._energy)
         self._input_shift = torch.zeros_like(self._input_sum)
         self._target_shift = torch.zeros_like(self._target_sum)
         self._constant, self._products = constant, products
@@ -130,6 +136,7 @@ class MomentSum:
         self,
         Z: Tensor,  # (n, inputs)
         Y: Tensor,  # (n, outputs)
+        row_weights: Tensor | None = None,  # (n,) above 0: so many times each row counts; None: once
     ) -> None:
         """Add the rows.
 
@@ -144,12 +151,14 @@ class MomentSum:
         if self._constant:
             Z = _less(Z, self._input_shift, self._products)
             Y = _less(Y, self._target_shift, self._products)
-        self._cross.update(Z, Y)
-        self._gram.update(Z)
+        self._cross.update(Z, Y, row_weights)
+        self._gram.update(Z, row_weights)
         if self._constant:
-            self._input_sum += Z.sum(dim=0, dtype=torch.float64).to(self._input_sum.device)
-            self._target_sum += Y.sum(dim=0, dtype=torch.float64).to(self._target_sum.device)
-        self._energy += Y.to(torch.float64, copy=True).square_().sum().to(self._energy.device)
+            self._input_sum += weighted_sum(Z, row_weights).to(self._input_sum.device)
+            self._target_sum += weighted_sum(Y, row_weights).to(self._target_sum.device)
+        self._weight += len(Z) if row_weights is None else row_weights.double().sum().to(self._weight.device)
+        squares = Y.to(torch.float64, copy=True).square_()
+        self._energy += weighted_sum(squares, row_weights).sum().to(self._energy.device)
 
     def merge(self, other: MomentSum) -> None:
         """Add what `other` has seen."""
@@ -157,7 +166,7 @@ class MomentSum:
             self._input_shift, self._target_shift = other._input_shift, other._target_shift
         # About our shifts, the rows of `other` are larger by a and b.
         a, b = other._input_shift - self._input_shift, other._target_shift - self._target_shift
-        s, t, n = other._input_sum, other._target_sum, other.rows
+        s, t, n = other._input_sum, other._target_sum, float(other._weight)
         self._gram.merge(other._gram)
         self._cross.merge(other._cross)
         if n and self._constant:
@@ -165,6 +174,7 @@ class MomentSum:
             self._cross.add(torch.outer(a, t).add_(torch.outer(s, b)).add_(torch.outer(a, b).mul_(n)))
         self._input_sum += s + n * a
         self._target_sum += t + n * b
+        self._weight += other._weight
         self._energy += other._energy + 2 * (b @ t) + n * (b @ b)
 
     def moments(self) -> Moments:
@@ -179,13 +189,13 @@ class MomentSum:
         if not self._constant or self.rows == 0:
             return torch.zeros_like(self._input_sum), torch.zeros_like(self._target_sum)
         return (
-            self._input_shift + self._input_sum / self.rows,
-            self._target_shift + self._target_sum / self.rows,
+            self._input_shift + self._input_sum / self._weight,
+            self._target_shift + self._target_sum / self._weight,
         )
 
     def _about(self, mean_input: Tensor, mean_target: Tensor) -> Moments:
         a, b = mean_input - self._input_shift, mean_target - self._target_shift
-        s, t, n = self._input_sum, self._target_sum, self.rows
+        s, t, n, rows = self._input_sum, self._target_sum, float(self._weight), self.rows
         G, C = self._gram.take(), self._cross.take()
         del self._gram, self._cross
         if self._constant:
@@ -201,7 +211,7 @@ class MomentSum:
         energy = self._energy - 2 * (b @ t) + n * (b @ b)
         for M, name in ((G, "second moments of inputs"), (C, "moments of inputs and targets")):
             require_finite(M, name)
-        return Moments(G, C, float(energy), mean_input, mean_target, n)
+        return Moments(G, C, float(energy), mean_input, mean_target, rows, n)
 
 
 def _mean(rows: Tensor, like: Tensor) -> Tensor:
@@ -263,7 +273,8 @@ def in_two(fit: MomentSum, held: MomentSum) -> Halves:
         whole.merge(held)
         a, b = whole._means()
         return Halves(fit._about(a, b), held._about(a, b), whole.moments(), _shared=False)
-    rows, energy = fit.rows + held.rows, float(fit._energy + held._energy)
+    energy = float(fit._energy + held._energy)
     first, second = fit.moments(), held.moments()
-    both = replace(first, C=first.C + second.C, energy=energy, rows=rows)
+    rows, weight = first.rows + second.rows, first.weight + second.weight
+    both = replace(first, C=first.C + second.C, energy=energy, rows=rows, weight=weight)
     return Halves(first, second, both, _shared=True)
