@@ -51,7 +51,6 @@ class Kind:
     seq_len: int
     encode: Callable[[list[Row], Sequence[str], Any, int], list[Any]]
     measure: Callable[[Any, list[Any], list[Row], int], dict[str, float]]
-    limit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -257,10 +256,10 @@ def measure_answers(model: Any, encoded: list[Window], rows: list[Row], pad: int
 PAIR = ("sentence1", "sentence2")
 KINDS = {
     "sst2": Kind("accuracy", "glue/sst2", "validation", ("sentence",), 64, encode_records, measure_classes),
-    "mrpc": Kind("accuracy", "glue/mrpc", "validation", PAIR, 128, encode_records, measure_classes, 800),
+    "mrpc": Kind("accuracy", "glue/mrpc", "validation", PAIR, 128, encode_records, measure_classes),
     "stsb": Kind("spearman", "glue/stsb", "test", PAIR, 128, encode_records, measure_regression),
     "stsb-cosine": Kind("spearman", "glue/stsb", "test", PAIR, 128, encode_alone, measure_cosine),
-    "squad": Kind("f1", "squad", "validation", ("question", "context"), 256, windows, measure_answers, 720),
+    "squad": Kind("f1", "squad", "validation", ("question", "context"), 256, windows, measure_answers),
 }
 
 
@@ -285,10 +284,10 @@ def protocol_of(kind: Kind, used: int, whole: int) -> dict[str, Any]:
 def load(name: str, root: Path, limit: int | None = None) -> Task:
     """A task of KINDS, from the folder `root` that holds `glue/` and `squad/`.
 
-    `limit` is the most held-out records, drawn by SUBSET_SEED: the task's own if not given; all if large.
+    `limit` is the most held-out records, drawn by SUBSET_SEED; all if not given.
     """
     kind = KINDS[name]
-    rows, limit = rows_of(root / kind.folder / f"{kind.split}.jsonl"), limit or kind.limit
+    rows = rows_of(root / kind.folder / f"{kind.split}.jsonl")
     drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(SUBSET_SEED))[:limit]
     held_out = [rows[index] for index in sorted(drawn.tolist())]
     every = rows_of(root / kind.folder / "train.jsonl")
