@@ -26,21 +26,28 @@ def batches_of(model) -> list[dict[str, Tensor]]:
 
 @torch.no_grad()
 def by_hand(model, batches: list[dict[str, Tensor]]) -> list[np.ndarray]:
-    """Of every expert of the first block its neurons, weighted, (rows, 40), from what the module is given."""
+    """Of every expert of the first block its neurons, weighted, (rows, 40), from what the module is given.
+
+    By the router's weights, and over the spread of the hidden state behind the block.
+    """
     block, found = model.model.layers[0], [[] for _ in range(4)]
     for batch in batches:
         seen: list[Tensor] = []
+        behind: list[Tensor] = []
         hook = block.mlp.experts.register_forward_pre_hook(lambda _, args, seen=seen: seen.extend(args))
+        after = block.register_forward_hook(lambda _, __, out, behind=behind: behind.append(out))
         model(**batch)
         hook.remove()
+        after.remove()
         hidden, picked, weights = (each.numpy() for each in seen)
+        spread = behind[0].flatten(0, 1).numpy().std(axis=1)
         real = batch["attention_mask"].bool().reshape(-1).numpy()
         for expert in range(4):
             packed = block.mlp.experts.gate_up_proj[expert].numpy()
             gate, up = hidden @ packed[:40].T, hidden @ packed[40:].T
             neurons = gate / (1 + np.exp(-gate)) * up
             weight = np.where(picked == expert, weights, 0).sum(axis=1)
-            found[expert].append((neurons * weight[:, None])[real & (weight > 0)])
+            found[expert].append((neurons * (weight / spread)[:, None])[real & (weight > 0)])
     return [np.concatenate(rows) for rows in found]
 
 

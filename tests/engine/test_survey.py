@@ -16,6 +16,7 @@ from statprune.budget.damage import DamageCurve
 from statprune.engine.probe import Probe
 from statprune.engine.survey import DAMPING, FEWEST_TOKENS, LEVELS, survey, to_survey
 from statprune.surgery.linear import weight_of
+from tests.engine.test_refit import seen_by
 from tests.engine.test_stat import activations
 from tests.tiny import random_cut, tiny_batch, tiny_model
 
@@ -65,9 +66,13 @@ def eliminated(Z: np.ndarray, W: np.ndarray, site: Site) -> tuple[list[int], lis
 
 @pytest.fixture(scope="module", params=SIZES)
 def case(request: pytest.FixtureRequest):
-    """A model, its curves, and every site's order of units and errors by hand."""
+    """A model, its curves, every site's order of units and errors by hand, and its activations, weighted."""
     model = tiny_model(request.param, **SIZES[request.param]).double()
     anatomy, seen = anatomy_of(model), activations(model, batches_of(model))
+    for site in anatomy.sites:
+        found = seen_by(model, batches_of(model), site.block)
+        hidden = found[f"out {site.consumer}"] + sum(found[f"in {path}"] for path in site.residual)
+        seen[site.name] = seen[site.name] / hidden.std(axis=1)[:, None]
     hand = {
         site.name: eliminated(
             seen[site.name], weight_of(module_at(anatomy.blocks[site.block], site.consumer)).numpy(), site

@@ -217,7 +217,9 @@ def test_fit_of_a_consumer(Z: Tensor, seed: int, constant: bool, damping: float,
     Y, held = pair_of(Z, seed)
     W = hard("plain", 2, m, seed + 1)
     *_, lost = moments_of(Z, Y - Z @ W.T, held, constant=constant)
-    whole = Moments(lost.G, lost.C + lost.G @ W.T, lost.energy, lost.mean_input, lost.mean_target, len(Z), len(Z))
+    whole = Moments(
+        lost.G, lost.C + lost.G @ W.T, lost.energy, lost.mean_input, lost.mean_target, len(Z), len(Z)
+    )
     found = fit_consumer(whole, W, torch.tensor(kept), damping)
     assert torch.isfinite(found.B).all()
     assert torch.isfinite(found.shift).all()
