@@ -59,7 +59,8 @@ def sites_of(stack: Stack, block: nn.Module, place: Place, head_dim: int, config
         shared = stack.shared_expert
         if shared is not None:
             site = _feed_forward(shared, block, f"{place.name}.shared_expert", place, config)
-            yield _with_costs(block, replace(site, names={str(stack.widths.shared_expert): "neurons"}))
+            site = replace(site, names={str(stack.widths.shared_expert): "neurons"}, normalised=False)
+            yield _with_costs(block, site)
         yield replace(
             _experts(stack.experts, block, place, config), names={str(stack.widths.experts): "neurons"}
         )

@@ -35,6 +35,8 @@ class Site:
     consumer: str
     residual: tuple[str, ...] = (BLOCK,)
     """The modules whose inputs add up to what the consumer's output is added to; BLOCK: the block."""
+    normalised: bool = True
+    """Whether a norm reads what that becomes: not of a shared expert, whose output a gate scales first."""
     carrier: Carrier | None = None
     """None: the consumer's input is not linear in any producer."""
     activated: Carrier | None = None

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from statprune.anatomy.producers import module_at
-from statprune.calibration.routing import read_by, together
+from statprune.calibration.routing import hidden_of, read_by, together
 from statprune.errors import ShortOfMemoryError, short_of_memory
 
 Reader = Callable[[Any], None]
@@ -42,7 +42,7 @@ class Once:
             if self._whole:
                 self._gathered.setdefault(name, (reader, []))[1].append(Z)
             else:
-                _give(reader, Z)
+                _give(reader, [Z])
             self._given[name] = self._rows.stop
 
         return read
@@ -50,17 +50,21 @@ class Once:
     def hand_over(self) -> None:
         """Give readers what was gathered for them."""
         for reader, pieces in self._gathered.values():
-            _give(reader, together(pieces))
+            _give(reader, pieces)
 
 
-def _give(reader: Reader, Z: Any) -> None:
+def _give(reader: Reader, pieces: list[Any]) -> None:
+    """All pieces as one; the list is empty then: both would lie in memory side by side."""
+    tokens = sum(len(hidden_of(piece)) for piece in pieces)
     try:
+        Z = together(pieces)
+        pieces.clear()
         reader(Z)
     except Exception as error:
         if not short_of_memory(error):
             raise
         # A sum may have taken in a part: nothing that could be done again.
-        raise ShortOfMemoryError(f"memory is short for what is summed of {len(Z)} tokens: {error}") from error
+        raise ShortOfMemoryError(f"memory is short for what is summed of {tokens} tokens: {error}") from error
 
 
 @contextmanager

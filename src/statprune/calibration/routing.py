@@ -29,10 +29,11 @@ def read_by(inputs: tuple[Any, ...], real: Tensor, *, borrowed: bool = False) ->
 
     A copy; with `borrowed` the activations themselves where no token is padding.
     """
-    rows = [each.reshape(-1, each.shape[-1]) for each in inputs if isinstance(each, Tensor)]
+    given = [each for each in inputs if isinstance(each, Tensor)]
+    routed = len(given) == 3 and given[1].dtype == torch.int64
+    rows = [each.reshape(-1, each.shape[-1]) for each in (given if routed else given[:1])]
     if not (borrowed and bool(real.all())):
         rows = [each[real.reshape(-1)] for each in rows]
-    routed = len(rows) == 3 and rows[1].dtype == torch.int64
     return Routed(*rows) if routed else rows[0]
 
 

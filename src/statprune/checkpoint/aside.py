@@ -30,12 +30,13 @@ def check_output(out: Path) -> None:
         raise OutputError(f"{parent}, where {out.name} is to be written, is no folder. Create it first.")
     trial = parent / f".{out.name}.trial"  # one name, so that the next run removes what a killed one left
     try:
-        trial.mkdir(exist_ok=True)
+        with suppress(FileExistsError):
+            trial.mkdir()
         with suppress(FileNotFoundError):  # another run into `out` has removed it
             trial.rmdir()
     except OSError as error:
         raise OutputError(
-            f"{parent} cannot be written to ({error.strerror}). Give another folder."
+            f"{parent} cannot be written to ({trial.name}: {error.strerror}). Give another folder."
         ) from error
 
 

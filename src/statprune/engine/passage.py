@@ -162,7 +162,7 @@ class Passage:
                 here = seen[path] if path != BLOCK else self._in_front(number, rows)
                 dense = self.dense.inputs[path][number][seen.tokens]
                 whole, target = whole + dense, target + (dense - here)
-            yield seen, target, row_weights_of(whole)
+            yield seen, target, row_weights_of(site, whole)
 
     def _in_front(self, number: int, rows: slice) -> Tensor:
         return real_rows(self.thin.hidden[number][rows], self.thin.real[number][rows])

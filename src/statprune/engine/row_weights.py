@@ -11,20 +11,29 @@ Source: Sun et al., "Massive activations in large language models", COLM 2024, f
 import torch
 from torch import Tensor
 
-SMALLEST = 1e-12
-"""Of the mean square of a batch's hidden states: what is smaller counts as if it were that large."""
+from statprune.anatomy.sites import Site
+
+LEAST = 1e-4
+"""Of the median variance of the tokens at hand: what is smaller counts as if it were so large."""
 
 
-def row_weights_of(hidden: Tensor) -> Tensor:
-    """Weights of squared errors, (tokens,) float32 or float64.
+def row_weights_of(
+    site: Site,
+    hidden: Tensor,  # (tokens, width)
+) -> Tensor:
+    """Weights of squared errors, (tokens,) above 0, float32 or float64: one over the variance of each token.
+
+    Norms divide by that, or by the mean square, which is nearly the same. All ones where no norm reads it.
 
     Args:
-        hidden: (tokens, width) the dense hidden state that the site's output is a part of, behind it.
-
-    Returns:
-        One over the variance of each token's numbers, which is what a norm divides by.
+        site: whose output it is a part of.
+        hidden: its dense output and what that is added to (`residual`), together.
     """
-    wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-    variance = wide.var(dim=1, correction=0)
-    least = SMALLEST * float(variance.mean()) if len(variance) else 0.0
-    return variance.clamp(min=max(least, torch.finfo(wide.dtype).tiny)).reciprocal()
+    variance = hidden.to(torch.promote_types(hidden.dtype, torch.float32)).var(dim=1, correction=0)
+    if not bool(torch.isfinite(variance).all()):  # squares overflow
+        variance = hidden.double().var(dim=1, correction=0)
+    middle = variance.median() if len(variance) else variance.sum()
+    least = LEAST * float(middle if middle > 0 else variance.mean())
+    if not site.normalised or not least > 0:
+        return torch.ones_like(variance)
+    return variance.clamp(min=least).reciprocal().clamp(min=torch.finfo(torch.float32).tiny)

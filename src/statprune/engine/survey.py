@@ -145,7 +145,7 @@ def _sum_up(
             hidden = returned
             for path in site.residual:
                 hidden = hidden + hidden_of(read[path])
-            seen[site.name].update(read.pop(site.consumer), row_weights_of(hidden))
+            seen[site.name].update(read.pop(site.consumer), row_weights_of(site, hidden))
 
         return naming(take, site)
 

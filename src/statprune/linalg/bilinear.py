@@ -117,7 +117,8 @@ class Gated:
 
     def blocks(self, B: Tensor, rows: slice) -> Tensor:
         """(units, width, width)."""
-        weights: Tensor = self.S[rows].to(B.dtype).square().mean(dim=0) * B.square().sum(dim=1)
+        squares = self.S[rows].to(B.dtype).square_()
+        weights: Tensor = weighted_mean(squares, of_rows(self.row_weights, rows)) * B.square().sum(dim=1)
         return weights[:, None, None]
 
 

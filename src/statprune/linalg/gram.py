@@ -185,8 +185,9 @@ class CrossGram:
         if A.shape[0] != B.shape[0]:
             raise ValueError(f"A has {A.shape[0]} rows and B {B.shape[0]}; pass the same rows of both.")
         require_each(row_weights, A)
-        right = _chunks(B, self._sum, self._product_dtype)
-        for a, b in zip(_chunks(A, self._sum, self._product_dtype, row_weights), right, strict=True):
+        roots = None if row_weights is None else row_weights.sqrt()
+        chunks = (_chunks(rows, self._sum, self._product_dtype, roots) for rows in (A, B))
+        for a, b in zip(*chunks, strict=True):
             _add_product(self._sum, a, b)
         self._rows += A.shape[0]
 

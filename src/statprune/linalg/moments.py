@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from statprune.errors import NumericalError
-from statprune.linalg.checks import require_finite, require_width
+from statprune.linalg.checks import require_each, require_finite, require_width
 from statprune.linalg.gram import CrossGram, Gram
 from statprune.linalg.row_weights import weighted_sum
 
@@ -146,8 +146,11 @@ class MomentSum:
         """
         require_width(Z, len(self._input_sum), "A")
         require_width(Y, len(self._target_sum), "B")
+        require_each(row_weights, Z)
         if self._constant and self.rows == 0 and len(Z) and len(Z) == len(Y):
-            self._input_shift, self._target_shift = (_mean(rows, self._energy) for rows in (Z, Y))
+            means = (weighted_sum(rows, row_weights) / _count(Z, row_weights) for rows in (Z, Y))
+            # Numbers that float32 holds.
+            self._input_shift, self._target_shift = (mean.float().to(self._energy) for mean in means)
         if self._constant:
             Z = _less(Z, self._input_shift, self._products)
             Y = _less(Y, self._target_shift, self._products)
@@ -156,7 +159,7 @@ class MomentSum:
         if self._constant:
             self._input_sum += weighted_sum(Z, row_weights).to(self._input_sum.device)
             self._target_sum += weighted_sum(Y, row_weights).to(self._target_sum.device)
-        self._weight += len(Z) if row_weights is None else row_weights.double().sum().to(self._weight.device)
+        self._weight += _count(Z, row_weights)
         squares = Y.to(torch.float64, copy=True).square_()
         self._energy += weighted_sum(squares, row_weights).sum().to(self._energy.device)
 
@@ -214,9 +217,9 @@ class MomentSum:
         return Moments(G, C, float(energy), mean_input, mean_target, rows, n)
 
 
-def _mean(rows: Tensor, like: Tensor) -> Tensor:
-    """The mean of the rows in float64, of numbers that float32 holds."""
-    return rows.mean(dim=0, dtype=torch.float64).float().to(like)
+def _count(rows: Tensor, row_weights: Tensor | None) -> float:
+    """How many rows these count for."""
+    return float(len(rows) if row_weights is None else row_weights.double().sum())
 
 
 def _less(rows: Tensor, shift: Tensor, least: torch.dtype) -> Tensor:
