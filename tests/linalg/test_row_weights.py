@@ -74,3 +74,37 @@ def test_a_producer(kind: str, constant: bool) -> None:
 def test_a_weight_for_each_row() -> None:
     with pytest.raises(ValueError, match=r"row_weights has shape \(3,\) for 40 rows"):
         MomentSum(5, 3, constant=True).update(rows(5, 1), rows(3, 2), torch.ones(3))
+
+
+@pytest.mark.parametrize("size", [15.0, 1e4])
+def test_large_rows_that_hardly_count_cost_no_digits(size: float) -> None:
+    """Products in float32: one row in 64 is larger by `size`, and counts as many times less, squared."""
+    generator = torch.Generator().manual_seed(0)
+    Z, Y = (torch.randn(4096, columns, generator=generator) + 3 for columns in (8, 4))
+    large = torch.arange(4096) % 64 == 0
+    row_weights = torch.where(large, size**-2, 1.0)
+    for each in (Z, Y):
+        each[large] *= size
+    sums = MomentSum(8, 4, constant=True)
+    sums.update(Z, Y, row_weights)
+    found, w = sums.moments(), row_weights.double()
+    z, y = ((each.double() - w @ each.double() / w.sum()) * w.sqrt()[:, None] for each in (Z, Y))
+    for moments, wanted in ((found.G, z.T @ z), (found.C, z.T @ y)):
+        assert float((moments - wanted).norm() / wanted.norm()) < 2e-5
+
+
+@pytest.mark.parametrize("size", [1.0, 15.0, 100.0])
+def test_few_steps_do_where_some_rows_are_large(size: float) -> None:
+    """Of the weighted error what is left after five steps, where half of the units are large at some rows."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    X, S, B, large = normal(8192, 32), normal(8192, 48).abs(), normal(48, 24), torch.arange(8192) % 64 == 0
+    S[large, :24] *= size
+    row_weights = torch.where(large, size**-2, 1.0).double()
+    missing = (S * (X @ (0.1 * normal(48, 32)).T)) @ B + 0.3 * normal(8192, 24)
+    D = refit_producer(Gated(X, S, row_weights), B, missing)
+    left = missing - (S * (X @ D.T)) @ B
+    assert row_weights @ left.square().sum(dim=1) < 0.012 * (row_weights @ missing.square().sum(dim=1))

@@ -57,7 +57,7 @@ class Readings:
         self._batches.append((routed, row_weights))
 
     def gram(self, expert: int) -> Gram:
-        """Of one expert's weighted neurons."""
+        """Of one expert's neurons, times the router's weights, tokens weighted as by `update`."""
         gram = Gram(self.site.units, device=self.module.down_proj.device, product_dtype=self.products)
         for routed, row_weights in self._batches:
             tokens, Z = of_expert(self.module, expert, routed)

@@ -127,8 +127,8 @@ class Passage:
         """Of what the consumer reads in the thin stream, and of what it should return there.
 
         That is the dense output, and what the dense hidden state that it is added to has more than the thin
-        one. Besides, what its carrier is fitted on, if that
-        is asked for and worthwhile.
+        one. Tokens are weighted. Besides, what its carrier is fitted on, if that is asked for and
+        worthwhile.
         """
         outputs, consumer = self.dense.outputs[site.consumer], module_at(self.block, site.consumer)
         bias = consumer.bias

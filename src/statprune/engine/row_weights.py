@@ -29,11 +29,15 @@ def row_weights_of(
         site: whose output it is a part of.
         hidden: its dense output and what that is added to (`residual`), together.
     """
-    variance = hidden.to(torch.promote_types(hidden.dtype, torch.float32)).var(dim=1, correction=0)
+    variance = _variance(hidden.to(torch.promote_types(hidden.dtype, torch.float32)))
     if not bool(torch.isfinite(variance).all()):  # squares overflow
-        variance = hidden.double().var(dim=1, correction=0)
+        variance = _variance(hidden.double())
     middle = variance.median() if len(variance) else variance.sum()
     least = LEAST * float(middle if middle > 0 else variance.mean())
     if not site.normalised or not least > 0:
         return torch.ones_like(variance)
     return variance.clamp(min=least).reciprocal().clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def _variance(hidden: Tensor) -> Tensor:
+    return hidden.var(dim=1, correction=0) if len(hidden) else hidden.new_zeros(0)

@@ -117,7 +117,7 @@ class Gated:
 
     def blocks(self, B: Tensor, rows: slice) -> Tensor:
         """(units, width, width)."""
-        squares = self.S[rows].to(B.dtype).square_()
+        squares = self.S[rows].to(B.dtype).square()
         weights: Tensor = weighted_mean(squares, of_rows(self.row_weights, rows)) * B.square().sum(dim=1)
         return weights[:, None, None]
 
