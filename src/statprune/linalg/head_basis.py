@@ -3,8 +3,8 @@
 Z (rows, heads * width) is read by W (outputs, heads * width). Within a head Z_h and W_h can be turned, Z_h
 A and W_h A^-T, and nothing changes. With L L^T = Z_h^T Z_h and L^T W_h^T = U S V^T, A = L^-T U makes
 columns that are orthonormal over the rows, as G weighs them, and of which keeping the first k is the best
-approximation of Z_h W_h^T of rank k. Heads that share their values are turned alike, by the sum of their moments and with
-all that reads them.
+approximation of Z_h W_h^T of rank k. Heads that share their values are turned alike, by the sum of their
+moments and with all that reads them.
 
 Source: Eckart & Young 1936, in the metric of the activations, as Lin et al., "MoDeGPT", ICLR 2025, section
 3.3, has it for values and outputs.
