@@ -69,7 +69,8 @@ def test_what_is_noted_reproduces_what_the_consumer_reads(model_type: str) -> No
         observer = Observer(block, site)
         with observer.watching():
             for number, seen in enumerate(until(stream, block, 0, site.consumer)):
-                observer.take(seen[site.consumer], seen[site.consumer], stream.real[number])
+                Z = seen[site.consumer]
+                observer.take(Z, Z, stream.real[number], Z.new_ones(len(Z)))
         if site.kind == "attention" and model_type in OTHER_KERNELS and not observer.notes.read:
             continue
         if site.kind == "feed_forward":
