@@ -7,9 +7,8 @@ Sources: docs/algorithm.md, "Carry"; linalg/bilinear.py; slopes by central diffe
 until the error falls: Bjorck, Numerical Methods for Least Squares Problems, 1996, chapter 9.2 (Gauss-Newton).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Any
 
 import torch
@@ -18,10 +17,10 @@ from torch import Tensor, nn
 from statprune.anatomy.producers import Carrier, module_at
 from statprune.anatomy.sites import Site
 from statprune.errors import NonFiniteError
-from statprune.linalg.bilinear import ROWS, Gated, Mixed, refit_producer, slices_of
+from statprune.linalg.bilinear import ROWS, Gated, Mixed, refit_producer, slices
 from statprune.linalg.least_squares import ridge
 from statprune.linalg.moments import MomentSum
-from statprune.linalg.row_weights import weighted_mean
+from statprune.linalg.row_weights import of_rows, weighted_mean, weighted_sum
 from statprune.surgery.linear import add_to_bias, set_weight, weight_of
 
 AGAIN = 1e-1
@@ -49,7 +48,7 @@ def fit_values(block: nn.Module, site: Site, reading: Mixed, Z: Tensor, target: 
     if _Rows.of(block, carrier, len(reading.F) // reading.group).add(D) is None:
         return
     d = D.to(reading.dtype)
-    for rows in slices_of(reading):
+    for rows in slices(reading.rows):
         Z[rows] += reading.products(d, rows).to(Z.dtype)
     consumer.fit(Z, consumer.missing(Z, target))
 
@@ -209,15 +208,10 @@ class _Consumer:
         mean = missing.new_zeros(missing.shape[1])
         if self.constant:
             mean = weighted_mean(missing, self.row_weights)
-        weights, total = self._pieces(), 0.0
-        for part, own in zip(torch.split(missing, ROWS), weights, strict=False):
-            squares = (part - mean).square().sum(dim=1)
-            total += float(squares.sum() if own is None else squares @ own.to(squares))
-        return total
-
-    def _pieces(self) -> Iterable[Tensor | None]:
-        """The weights of ROWS rows after the other."""
-        return repeat(None) if self.row_weights is None else torch.split(self.row_weights, ROWS)
+        return sum(
+            float(weighted_sum((missing[rows] - mean).square(), of_rows(self.row_weights, rows)).sum())
+            for rows in slices(len(missing))
+        )
 
     def fit(self, Z: Tensor, missing: Tensor) -> None:
         """Fit the weight, and the bias, to what is missing where Z is read."""
@@ -225,8 +219,8 @@ class _Consumer:
         total = MomentSum(
             Z.shape[1], missing.shape[1], constant=self.constant, device=Z.device, products=Z.dtype
         )
-        for z, m, own in zip(torch.split(Z, ROWS), torch.split(missing, ROWS), self._pieces(), strict=False):
-            total.update(z, m, own)
+        for rows in slices(len(missing)):
+            total.update(Z[rows], missing[rows], of_rows(self.row_weights, rows))
         found = total.moments()
         fitted = ridge(found.G, found.C, AGAIN).X
         set_weight(module, weight_of(module) + fitted.T.to(weight_of(module).dtype))

@@ -23,6 +23,7 @@ from statprune.calibration.batches import Batch, real_of, samples_in
 from statprune.calibration.halving import in_halves
 from statprune.calibration.stream import before_first_block, behind_last_block
 from statprune.errors import NonFiniteError
+from statprune.linalg.row_weights import wide
 
 HOLD_OUT = 4
 """Every fourth calibration sample is held out while dampings are chosen."""
@@ -194,14 +195,10 @@ def compared(output: Any, real: Tensor) -> tuple[Tensor, ...]:
     if getattr(output, "start_logits", None) is not None:
         lowest = torch.finfo(torch.float32).min
         both = (output.start_logits, output.end_logits)
-        return tuple(_wide(each).masked_fill(~real, lowest) for each in both)
+        return tuple(wide(each).masked_fill(~real, lowest) for each in both)
     logits = getattr(output, "logits", None)
     found: Tensor = logits if logits is not None else output.last_hidden_state
-    return (_wide(found[real] if found.shape[:2] == real.shape and found.ndim == 3 else found),)
-
-
-def _wide(outputs: Tensor) -> Tensor:
-    return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+    return (wide(found[real] if found.shape[:2] == real.shape and found.ndim == 3 else found),)
 
 
 class Reference:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from statprune.anatomy.sites import Site
+from statprune.linalg.row_weights import wide
 
 LEAST = 1e-4
 """Of the median variance of the tokens at hand: what is smaller counts as if it were so large."""
@@ -29,7 +30,7 @@ def row_weights_of(
         site: whose output it is a part of.
         hidden: its dense output and what that is added to (`residual`), together.
     """
-    variance = _variance(hidden.to(torch.promote_types(hidden.dtype, torch.float32)))
+    variance = _variance(wide(hidden))
     if not bool(torch.isfinite(variance).all()):  # squares overflow
         variance = _variance(hidden.double())
     middle = variance.median() if len(variance) else variance.sum()

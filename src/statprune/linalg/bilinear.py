@@ -26,7 +26,15 @@ import torch
 from torch import Tensor
 
 from statprune.linalg.least_squares import damped_factor
-from statprune.linalg.row_weights import of_rows, weighted, weighted_gram, weighted_mean, weighted_sum, wide
+from statprune.linalg.row_weights import (
+    count_of,
+    of_rows,
+    weighted,
+    weighted_gram,
+    weighted_mean,
+    weighted_sum,
+    wide,
+)
 
 ITERATIONS = 5
 """Of conjugate gradients, at most."""
@@ -107,7 +115,7 @@ class Gated:
         """S^T X, rows weighted, (units, inputs)."""
         parts = (
             (weighted(wide(self.S[rows]), of_rows(self.row_weights, rows)), wide(self.X[rows]))
-            for rows in slices_of(self)
+            for rows in slices(self.rows)
         )
         return torch.stack([s.T @ x for s, x in parts]).sum(dim=0)
 
@@ -228,8 +236,7 @@ class _Normal:
 
     def __init__(self, reading: Reading, B: Tensor, *, constant: bool) -> None:
         self._reading, self._constant, self._B = reading, constant, B
-        weights = reading.row_weights
-        self._count = reading.rows if weights is None else float(weights.double().sum())
+        self._count = count_of(reading.rows, reading.row_weights)
         inner = B.shape[0] <= 2 * B.shape[1]
         self._weights = [each.to(reading.dtype) for each in ([B @ B.T] if inner else [B, B.T])]
 
@@ -237,7 +244,7 @@ class _Normal:
         reading, d = self._reading, D.to(self._reading.dtype)
         total = torch.zeros_like(D)
         mean = D.new_zeros(self._B.shape[0])
-        for rows in slices_of(reading):
+        for rows in slices(reading.rows):
             read = reading.products(d, rows)
             if self._constant:
                 mean += weighted_sum(read, of_rows(reading.row_weights, rows)).to(mean) / self._count
@@ -258,7 +265,7 @@ def _first_gradient(reading: Reading, B: Tensor, missing: Tensor, *, constant: b
         read = weighted((missing[rows] - mean).to(b.dtype) @ b, of_rows(reading.row_weights, rows))
         return reading.transposed(read, rows).to(B.dtype)
 
-    parts = map(of, slices_of(reading))
+    parts = map(of, slices(reading.rows))
     total = next(parts)
     for part in parts:
         total += part
@@ -281,9 +288,9 @@ def _preconditioner(reading: Reading, B: Tensor, second: Tensor) -> tuple[Tensor
     return right.to(B.dtype), torch.linalg.cholesky(blocks).to(B.dtype)
 
 
-def slices_of(reading: Reading) -> list[slice]:
-    """All rows, ROWS at a time."""
-    return [slice(start, start + ROWS) for start in range(0, reading.rows, ROWS)]
+def slices(rows: int) -> list[slice]:
+    """All of so many rows, ROWS at a time."""
+    return [slice(start, start + ROWS) for start in range(0, rows, ROWS)]
 
 
 def _solved(factors: tuple[Tensor, Tensor], gradient: Tensor) -> Tensor:

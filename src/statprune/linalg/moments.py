@@ -15,7 +15,7 @@ from torch import Tensor
 from statprune.errors import NumericalError
 from statprune.linalg.checks import require_each, require_finite, require_width
 from statprune.linalg.gram import CrossGram, Gram
-from statprune.linalg.row_weights import weighted_sum
+from statprune.linalg.row_weights import count_of, weighted_sum
 
 _PANEL = 512  # columns of targets whose errors are formed at a time
 
@@ -122,7 +122,7 @@ class MomentSum:
         self._input_sum = torch.zeros(inputs, dtype=torch.float64, device=device)
         self._target_sum = torch.zeros(outputs, dtype=torch.float64, device=device)
         self._energy = torch.zeros((), dtype=torch.float64, device=device)
-        self._weight = torch.zeros_like(self._energy)
+        self._weight = 0.0
         self._input_shift = torch.zeros_like(self._input_sum)
         self._target_shift = torch.zeros_like(self._target_sum)
         self._constant, self._products = constant, products
@@ -147,8 +147,9 @@ class MomentSum:
         require_width(Z, len(self._input_sum), "A")
         require_width(Y, len(self._target_sum), "B")
         require_each(row_weights, Z)
+        count = count_of(len(Z), row_weights)
         if self._constant and self.rows == 0 and len(Z) and len(Z) == len(Y):
-            means = (weighted_sum(rows, row_weights) / _count(Z, row_weights) for rows in (Z, Y))
+            means = (weighted_sum(rows, row_weights) / count for rows in (Z, Y))
             # Numbers that float32 holds.
             self._input_shift, self._target_shift = (mean.float().to(self._energy) for mean in means)
         if self._constant:
@@ -159,7 +160,7 @@ class MomentSum:
         if self._constant:
             self._input_sum += weighted_sum(Z, row_weights).to(self._input_sum.device)
             self._target_sum += weighted_sum(Y, row_weights).to(self._target_sum.device)
-        self._weight += _count(Z, row_weights)
+        self._weight += count
         squares = Y.to(torch.float64, copy=True).square_()
         self._energy += weighted_sum(squares, row_weights).sum().to(self._energy.device)
 
@@ -169,7 +170,7 @@ class MomentSum:
             self._input_shift, self._target_shift = other._input_shift, other._target_shift
         # About our shifts, the rows of `other` are larger by a and b.
         a, b = other._input_shift - self._input_shift, other._target_shift - self._target_shift
-        s, t, n = other._input_sum, other._target_sum, float(other._weight)
+        s, t, n = other._input_sum, other._target_sum, other._weight
         self._gram.merge(other._gram)
         self._cross.merge(other._cross)
         if n and self._constant:
@@ -198,7 +199,7 @@ class MomentSum:
 
     def _about(self, mean_input: Tensor, mean_target: Tensor) -> Moments:
         a, b = mean_input - self._input_shift, mean_target - self._target_shift
-        s, t, n, rows = self._input_sum, self._target_sum, float(self._weight), self.rows
+        s, t, n, rows = self._input_sum, self._target_sum, self._weight, self.rows
         G, C = self._gram.take(), self._cross.take()
         del self._gram, self._cross
         if self._constant:
@@ -215,11 +216,6 @@ class MomentSum:
         for M, name in ((G, "second moments of inputs"), (C, "moments of inputs and targets")):
             require_finite(M, name)
         return Moments(G, C, float(energy), mean_input, mean_target, rows, n)
-
-
-def _count(rows: Tensor, row_weights: Tensor | None) -> float:
-    """How many rows these count for."""
-    return float(len(rows) if row_weights is None else row_weights.double().sum())
 
 
 def _less(rows: Tensor, shift: Tensor, least: torch.dtype) -> Tensor:

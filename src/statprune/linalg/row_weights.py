@@ -14,6 +14,11 @@ def of_rows(row_weights: Tensor | None, rows: slice) -> Tensor | None:
     return None if row_weights is None else row_weights[rows]
 
 
+def count_of(rows: int, row_weights: Tensor | None) -> float:
+    """How many times so many rows count together."""
+    return float(rows if row_weights is None else row_weights.double().sum())
+
+
 def weighted(rows: Tensor, row_weights: Tensor | None) -> Tensor:
     """Each of the rows (count, columns) times its weight, in the dtype of the rows."""
     return rows if row_weights is None else rows * row_weights[:, None].to(rows)
@@ -34,7 +39,7 @@ def weighted_mean(rows: Tensor, row_weights: Tensor | None) -> Tensor:
     """Of rows (count, columns), (columns,) in their dtype."""
     if row_weights is None:
         return rows.mean(dim=0)
-    return (weighted_sum(rows, row_weights) / row_weights.double().sum()).to(rows)
+    return (weighted_sum(rows, row_weights) / count_of(len(rows), row_weights)).to(rows)
 
 
 def weighted_gram(rows: Tensor, row_weights: Tensor | None) -> Tensor:
