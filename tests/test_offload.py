@@ -219,7 +219,10 @@ def test_a_list_in_files_behaves_like_one(tmp_path: Path) -> None:
 @pytest.mark.audit
 @pytest.mark.parametrize("method", ["refit", "stat"])
 def test_memory_does_not_grow_with_depth(method: str, tmp_path: Path) -> None:
-    """Twenty blocks more, of 12 MB each: none of it is seen in the largest resident size of the process."""
+    """Twenty blocks more, of 12 MB each, are not seen in the largest resident size of the process.
+
+    What is seen are holes in its heap: 17 to 88 MB, and 79 MB between 8 and 60 blocks.
+    """
     peaks = {}
     for blocks, extra in ((8, ["--offload"]), (28, ["--offload"]), (28, [])):
         folder = tmp_path / f"model-{blocks}"
@@ -245,17 +248,18 @@ def test_memory_does_not_grow_with_depth(method: str, tmp_path: Path) -> None:
             check=False,
         )
         assert ended.returncode == 0, ended.stderr.decode()
-        peaks[blocks, len(extra)] = int(ended.stderr.split()[-1]) / 1024
-    assert peaks[28, 1] < peaks[8, 1] + 50, peaks
+        peaks[blocks, len(extra)] = int(ended.stderr.split()[-1]) / 2**20
+    assert peaks[28, 1] < peaks[8, 1] + 120, peaks
     assert peaks[28, 0] > peaks[28, 1] + 150, peaks
 
 
 PEAK = """
-import resource, sys
+import sys
 from statprune.cli.main import run
+from statprune.engine.resident import peak_resident
 try:
     run(sys.argv[1:])
 except SystemExit as ended:
-    sys.stderr.write(f"\\n{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}\\n")
+    sys.stderr.write(f"\\n{peak_resident()}\\n")
     raise
 """

@@ -54,14 +54,15 @@ def require_the_same(name: str, processes: int, folder: Path) -> None:
     assert len(digests) == 1
     weights, record = torch.load(folder / f"{name}.pt", weights_only=False)
     alone = CASES[name](ALONE)
-    divergence, output = (2e-2, 1e-2) if name == ROUNDED else (1e-4, 1e-6)
+    divergence, output = (2e-2, 1e-2) if name == ROUNDED else (1e-4, 3e-6)
     assert record["plan"] == alone.record["plan"]
     if name != ROUNDED:
         kept = [site["kept"] for site in record["trace"]["sites"]]
         assert kept == [each.kept for each in alone.trace.sites]
-    for number in ("predicted", "divergence"):  # logarithms of float32: 1e-8
+    # Logarithms of float32: up to 2e-8 of 1e-5 was seen, and 1e-10 where they were of float64.
+    for number in ("predicted", "divergence"):
         expected = getattr(alone.trace, number)
-        near = None if expected is None else pytest.approx(expected, rel=divergence, abs=1e-8)
+        near = None if expected is None else pytest.approx(expected, rel=divergence, abs=5e-8)
         assert record["trace"][number] == near
     model = alone.model
     batch = tiny_batch(model, rows=6, length=20, seed=77)

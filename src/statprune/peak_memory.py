@@ -3,7 +3,6 @@
 import gc
 import json
 import pickle
-import re
 import subprocess
 import sys
 import warnings
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from statprune.anatomy.lookup import architectures, is_own, register
+from statprune.engine.resident import peak_resident, resident
 from statprune.errors import StatpruneWarning
 from statprune.evaluation.devices import evaluating
 from statprune.evaluation.random_inputs import random_inputs
@@ -87,17 +87,12 @@ def _measured(asked: Pass) -> int:
         gc.collect()
         give_back()  # so that a pass that takes it again is seen to
         Path("/proc/self/clear_refs").write_text(_RESET_PEAK, encoding="ascii")
-        before = _resident("VmRSS")
+        before = resident()
         _run(model, inputs)
-        return max(0, _resident("VmHWM") - before)
-
-
-def _resident(which: str) -> int:
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    found = re.search(rf"{which}:\s*(\d+) kB", status)
-    if found is None:
-        raise OSError(f"{which} is not in /proc/self/status")
-    return int(found[1]) * 1024
+        most = peak_resident()
+        if before is None or most is None:
+            raise OSError("/proc/self/status does not tell this process's memory")
+        return max(0, most - before)
 
 
 if __name__ == "__main__":

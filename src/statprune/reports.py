@@ -5,13 +5,12 @@ statprune.compress("model-folder", ..., progress=statprune.Reporter(print))
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from statprune.engine.progress import NOTHING, Facts
-from statprune.engine.resident import peak_resident
+from statprune.engine.resident import peak_resident, resident
 from statprune.time_left import TimeLeft
 
 
@@ -115,15 +114,4 @@ class Reporter:
 def memory_in_use(device: str | None = None) -> Memory:
     """This process's memory, and that on the GPU `device`, such as "cuda:0"."""
     on_gpu = device is not None and device.startswith("cuda")
-    return Memory(_resident(), peak_resident(), torch.cuda.max_memory_allocated(device) if on_gpu else None)
-
-
-def _resident() -> int | None:
-    """Of Linux alone; elsewhere the peak has to do."""
-    try:
-        import resource  # noqa: PLC0415 - not on Windows
-
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except (ImportError, OSError, ValueError, IndexError):
-        return None
-    return pages * resource.getpagesize()
+    return Memory(resident(), peak_resident(), torch.cuda.max_memory_allocated(device) if on_gpu else None)
