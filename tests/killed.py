@@ -31,9 +31,8 @@ from tests.tiny import tiny_batch, tiny_model
 KINDS = ("refit", "stat", "save", "plan", "export")
 """Compressions by both methods; one that is killed once its blocks are done; a measurement; a GGUF file."""
 
-tqdm.set_lock(
-    threading.RLock()
-)  # its own is one of all processes that were forked: a killed one never lets it go
+# Its own lock is one of all processes that were forked: a killed one never lets it go.
+tqdm.set_lock(threading.RLock())
 
 ENOUGH = 200.0
 """Seconds that no work here takes, not even on a slow machine: what takes them hangs."""
