@@ -62,7 +62,8 @@ def share(batches: Sequence[Batch], ranks: Ranks) -> Share:
     rows = [samples_in(batch) for batch in batches]
     sizes = [rows[n] * batch[MASKS[0]].shape[1] for n, batch in enumerate(batches)]
     owners = _owners(sizes, ranks.size)
-    most = max(sum(size for size, owner in zip(sizes, owners, strict=True) if owner == n) for n in owners)
+    parts = (sum(size for size, owner in zip(sizes, owners, strict=True) if owner == n) for n in owners)
+    most = max(parts, default=0)
     even = most * ranks.size <= UNEVEN * sum(sizes)
     if ranks.size == 1 or (len(batches) >= ranks.size and (even or not exact(batches))):
         return Share(tuple(Piece(n, 0, rows[n]) for n, owner in enumerate(owners) if owner == ranks.rank))

@@ -112,10 +112,12 @@ def calibration(record: Mapping[str, Any]) -> str:
     data, source = record["data"], record["data"]["source"]
     whole = {"split": source.get("split"), "configuration": source.get("config")}
     more = "".join(f", {name} {code(value)}" for name, value in whole.items() if value)
+    spliced = record["trace"].get("spliced", 0)
+    besides = f" Fits saw {spliced:,} samples besides, each joined of two of these." if spliced else ""
     return (
         f"{code(source['source'])} ({escaped(source.get('kind', ''))}{more}): {data['samples']} samples, "
         f"{data['tokens']:,} tokens, seed {record['recipe']['seed']}. Labels were not used. "
-        f"{escaped(str(data['rule'])[:1].upper() + str(data['rule'])[1:])}."
+        f"{escaped(str(data['rule'])[:1].upper() + str(data['rule'])[1:])}.{besides}"
     )
 
 

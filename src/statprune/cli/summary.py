@@ -20,6 +20,8 @@ def show_result(result: "statprune.Result", seconds: float) -> None:
         f"data: {data['source']['source']}, {data['samples']} samples, {data['tokens']} tokens; "
         f"{data['rule']}."
     )
+    if result.trace.spliced:
+        say(f"tokens are few: fitted on {result.trace.spliced} samples besides, each joined of two of these.")
     for note in record["notes"]:
         say(f"note: {note}")
     errors = {site.site: site.relative_error for site in result.trace.sites}

@@ -19,6 +19,7 @@ from statprune.anatomy.sites import Site
 from statprune.budget.size import size_of
 from statprune.byte_size import byte_size
 from statprune.calibration.batches import Batch
+from statprune.calibration.splice import spliced
 from statprune.engine.carriers import noted_bytes
 from statprune.engine.divergence import PROBE_TOKENS, SURVEYED
 from statprune.engine.survey import LEVELS
@@ -84,12 +85,14 @@ def needed(model: PreTrainedModel, anatomy: Anatomy, batches: Sequence[Batch], m
     blocks = [size_of(block).bytes for block in anatomy.blocks]
     units = sum(site.units * max(1, site.experts) for site in anatomy.sites)
     width, size = int(model.config.hidden_size), model.dtype.itemsize
+    added = spliced(batches, anatomy.entry.kind, width) if method == "refit" else []
     counts = [batch["attention_mask"].numel() for batch in batches]
-    tokens, tries = sum(counts), 0
+    tokens = sum(counts) + sum(batch["attention_mask"].numel() for batch in added)
+    tries = 0
     if method == "refit":
         # A head of labels or spans has outputs for each sample, mostly; whole ones are tried on then.
         of_tokens = model.base_model is model or model.get_output_embeddings() is not None
-        probed = min(PROBE_TOKENS, tokens // (SURVEYED if of_tokens else 1))
+        probed = min(PROBE_TOKENS, sum(counts) // (SURVEYED if of_tokens else 1))
         tries = len(LEVELS) * len(anatomy.sites) * probed
     return Memory(
         outside=size_of(model).bytes - sum(blocks) + LEFT * len(blocks) + LEFT_OF_UNIT * units,

@@ -1,6 +1,7 @@
 """What came out: how far the outputs of a refitted model are from the dense one's."""
 
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
 from transformers import PreTrainedModel
@@ -24,11 +25,12 @@ def note_divergence(
 ) -> None:
     """Note how far the outputs are from the dense ones, on the samples for that; the first rank compares.
 
-    `dense` and `thin` are the streams of both models behind the last block, `trace.damage` what is measured.
+    `dense` and `thin` are the streams of both models behind the last block: first those of `batches`, then of
+    what was added. `trace.damage` is what is measured.
     """
     ranks, own = anatomy.ranks, share(batches, anatomy.ranks)
     if trace.damage == UNSURE:
-        rows = least_sure(model, anatomy, batches, own, dense.hidden)
+        rows = least_sure(model, anatomy, batches, own, islice(dense.hidden, len(own.pieces)))
     else:
         rows = first_of(batches, held_out(batches), PROBE_TOKENS)
     used = [number for number, each in enumerate(rows) if len(each)]

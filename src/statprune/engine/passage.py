@@ -34,6 +34,7 @@ MakeGood = Callable[[Moments, Moments], Compensation]
 class Data:
     """This process's part of the calibration data, and which of its samples are held out, (count,) int64.
 
+    First come the samples as they are, then those that fits see besides, none of which is held out.
     `adapted` are those that producers are adapted on where that takes so many tokens; with `exact` tokens are
     few, and products of few columns are formed in float64.
     """
@@ -44,16 +45,21 @@ class Data:
     exact: bool = False
 
     @staticmethod
-    def of(batches: Sequence[Batch], ranks: Ranks) -> "Data":
-        """The part of `batches`; all of it where one process is alone."""
-        own = share(batches, ranks)
+    def of(batches: Sequence[Batch], ranks: Ranks, added: Sequence[Batch] = ()) -> "Data":
+        """The part of `batches`, and of those `added` to fit on; all where one process is alone."""
+        own, more = share(batches, ranks), share(added, ranks)
+        every = [*batches, *added]
+
+        def rows(of_each: Sequence[Tensor]) -> list[Tensor]:
+            return own.rows(of_each[: len(batches)]) + more.rows(of_each[len(batches) :])
 
         def adapted(tokens: int) -> list[Tensor]:
-            rows = first_of(batches, every_row(batches), tokens)
-            last = next((number for number, each in enumerate(rows) if not len(each)), len(rows))
-            return own.rows([each if number < last else each[:0] for number, each in enumerate(rows)])
+            chosen = first_of(every, every_row(every), tokens)
+            last = next((number for number, each in enumerate(chosen) if not len(each)), len(chosen))
+            return rows([each if number < last else each[:0] for number, each in enumerate(chosen)])
 
-        return Data(own.of(batches), own.rows(held_out(batches)), adapted, exact(batches))
+        held = rows([*held_out(batches), *(torch.arange(0) for _ in added)])
+        return Data(own.of(batches) + more.of(added), held, adapted, exact(every))
 
     def held_tokens(self, number: int, real: Tensor) -> Tensor:
         """Which of the real tokens of batch `number` belong to samples held out: (tokens,) bool."""

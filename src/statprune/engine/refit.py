@@ -35,8 +35,9 @@ from statprune.anatomy.lookup import Anatomy
 from statprune.anatomy.producers import module_at
 from statprune.anatomy.sites import Site
 from statprune.budget.plan import Plan
-from statprune.calibration.batches import Batch
+from statprune.calibration.batches import Batch, samples_in
 from statprune.calibration.routing import hidden_of
+from statprune.calibration.splice import spliced
 from statprune.calibration.stream import advance, before_first_block, until
 from statprune.engine.carriers import improve
 from statprune.engine.divergence import outputs_on_one
@@ -80,13 +81,16 @@ def refit(
     """Narrow `model` in place to `plan`, block by block.
 
     `steps` are taken at every site in turn; by default `adapt` and `narrow`, to the plan's value dimension
-    where it has one. What the shelf has of a block from an earlier run is not made again.
+    where it has one. What the shelf has of a block from an earlier run is not made again. Where tokens are
+    few, fits see spliced samples besides (calibration/splice.py).
 
     Cost: about three forward passes, for every site a Gram matrix and an elimination, and where there are
     tokens enough five passes through its carrier and consumer, there and back. Memory: both streams, one
     block's dense inputs and outputs, and what one site's carrier is fitted on.
     """
-    data = Data.of(batches, anatomy.ranks)
+    added = spliced(batches, anatomy.entry.kind, int(model.config.hidden_size))
+    trace.spliced = sum(map(samples_in, added))
+    data = Data.of(batches, anatomy.ranks, added)
     # Before anything is cut: where blocks are lent, a walk up to a stack may read its first one anew, whole.
     unit, _ = outputs_on_one(model, anatomy, batches[0])
     dense = before_first_block(model, anatomy, data.batches)

@@ -48,6 +48,8 @@ class Trace:
     """What these two numbers are, in words."""
     divergence: float | None = None
     """What was measured afterwards, on every fourth calibration sample; None for methods that do not."""
+    spliced: int = 0
+    """Samples made of two each, which fits saw besides the calibration samples (calibration/splice.py)."""
 
     def ended(self, stage: str, started: float) -> None:
         """Note what a stage that began at `started` (perf_counter) has taken."""

@@ -6,7 +6,7 @@ noise: on samples that it has not seen the divergence is a quarter to a third la
 Those that it is least sure of are most like what it has not seen.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 
 import torch
@@ -51,7 +51,7 @@ def to_probe(
 
 
 def least_sure(
-    model: PreTrainedModel, anatomy: Anatomy, batches: Sequence[Batch], own: Share, hidden: Sequence[Tensor]
+    model: PreTrainedModel, anatomy: Anatomy, batches: Sequence[Batch], own: Share, hidden: Iterable[Tensor]
 ) -> list[Tensor]:
     """The rows of each batch, int64, whose choices have the most entropy; PROBE_TOKENS at most, or one row.
 
