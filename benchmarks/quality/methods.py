@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -17,6 +18,7 @@ from statprune.anatomy.sites import Site
 from statprune.budget.allocate import Budget
 from statprune.budget.cost import Cost
 from statprune.calibration.samples import Samples
+from statprune.engine import refit as refits
 from statprune.inputs import Opened
 
 
@@ -61,6 +63,12 @@ def ours(case: Case, keep: float, widths: str, **options: Any) -> Made:
             opened.model, data=case.samples.batches, tokenizer=opened.tokenizer, out=folder, latency=False
         )
     return _compressed(case, opened, keep, measured=folder, widths=widths, **options)
+
+
+def not_spliced(case: Case, keep: float) -> Made:
+    """Ours, with fits on the samples as they are, however few (docs/decisions/0012-spliced-samples.md)."""
+    with patch.object(refits, "spliced", lambda *_: []):
+        return ours(case, keep, "per-layer")
 
 
 def stat(case: Case, keep: float, widths: str) -> Made:
@@ -110,6 +118,7 @@ def peer(case: Case, keep: float, name: str) -> Made:
 METHODS: dict[str, Callable[[Case, float], Made]] = {
     "ours": partial(ours, widths="per-layer"),
     "ours, uniform": partial(ours, widths="uniform"),
+    "ours, samples as they are": not_spliced,
     "stat, published": partial(stat, widths="per-layer"),
     "stat, uniform": partial(stat, widths="uniform"),
     **{name: partial(peer, name=name) for name in PEERS},

@@ -193,5 +193,5 @@ def _refitting(prepared: Prepared, widths: dict[str, float]) -> list[Stage]:
 
 def _refitted_on(prepared: Prepared, batches: Sequence[Batch]) -> Load:
     """These samples, and those that fits see besides."""
-    width = int(prepared.opened.model.config.hidden_size)
-    return Load.of([*batches, *spliced(batches, prepared.anatomy.entry.kind, width)])
+    anatomy = prepared.anatomy
+    return Load.of([*batches, *spliced(batches, anatomy.entry.kind, anatomy.hidden_size)])

@@ -18,7 +18,7 @@ from statprune.anatomy.encoders import ENCODERS
 from statprune.anatomy.entry_file import read_entry
 from statprune.anatomy.head_values import NarrowReader, NarrowValues
 from statprune.anatomy.parts import DOWN, GATE_UP, Architecture, Context, Stack, Unprunable
-from statprune.anatomy.producers import module_at
+from statprune.anatomy.producers import module_at, returned_by
 from statprune.anatomy.ranks import ALONE, Ranks
 from statprune.anatomy.shelf import IN_MEMORY, Shelf
 from statprune.anatomy.sites import Site
@@ -97,6 +97,12 @@ class Anatomy:
     def blocks(self) -> tuple[nn.Module, ...]:
         """The blocks of all stacks, in the order in which they run."""
         return tuple(block for run in self.runs for block in run.blocks)
+
+    @property
+    def hidden_size(self) -> int:
+        """Numbers of a hidden state, as the first site's consumer returns it."""
+        site = self.sites[0]
+        return returned_by(module_at(self.blocks[site.block], site.consumer))
 
     def stack_of(self, site: Site) -> Stack:
         """The stack that the site's block is in."""

@@ -7,6 +7,8 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from statprune.anatomy.parts import DOWN
+
 
 def module_at(root: nn.Module, path: str) -> Any:
     """The attribute at a dotted `path` below `root`; `root` itself where it is empty."""
@@ -17,6 +19,12 @@ def shape_of(linear: nn.Module) -> tuple[int, int]:
     """(outputs, inputs) of a Linear or of a transformers Conv1D, which stores its weight transposed."""
     rows, columns = cast(Tensor, linear.weight).shape
     return (columns, rows) if is_transposed(linear) else (rows, columns)
+
+
+def returned_by(consumer: Any) -> int:
+    """How many numbers a consumer returns for a token: one linear, or the experts of a block."""
+    experts = getattr(consumer, DOWN, None)
+    return int(experts.shape[1]) if isinstance(experts, Tensor) else shape_of(consumer)[0]
 
 
 def is_transposed(linear: Any) -> bool:

@@ -84,7 +84,7 @@ def needed(model: PreTrainedModel, anatomy: Anatomy, batches: Sequence[Batch], m
     """What compressing `model` on `batches` needs."""
     blocks = [size_of(block).bytes for block in anatomy.blocks]
     units = sum(site.units * max(1, site.experts) for site in anatomy.sites)
-    width, size = int(model.config.hidden_size), model.dtype.itemsize
+    width, size = anatomy.hidden_size, model.dtype.itemsize
     added = spliced(batches, anatomy.entry.kind, width) if method == "refit" else []
     counts = [batch["attention_mask"].numel() for batch in batches]
     tokens = sum(counts) + sum(batch["attention_mask"].numel() for batch in added)

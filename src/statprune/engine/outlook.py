@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy
-from statprune.anatomy.producers import module_at, shape_of
+from statprune.anatomy.producers import module_at, returned_by, shape_of
 from statprune.anatomy.sites import Site
 from statprune.budget.size import size_of
 from statprune.calibration.batches import Batch, samples_in
@@ -186,10 +186,7 @@ def _forward(anatomy: Anatomy, index: int, block: nn.Module, load: Load) -> Work
 
 def _width(site: Site, block: nn.Module) -> int:
     """The hidden size, as the site's consumer returns it."""
-    consumer = module_at(block, site.consumer)
-    if site.experts:
-        return int(consumer.down_proj.shape[1])
-    return shape_of(consumer)[0]
+    return returned_by(module_at(block, site.consumer))
 
 
 def _columns(site: Site) -> int:

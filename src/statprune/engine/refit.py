@@ -88,7 +88,7 @@ def refit(
     tokens enough five passes through its carrier and consumer, there and back. Memory: both streams, one
     block's dense inputs and outputs, and what one site's carrier is fitted on.
     """
-    added = spliced(batches, anatomy.entry.kind, int(model.config.hidden_size))
+    added = spliced(batches, anatomy.entry.kind, anatomy.hidden_size)
     trace.spliced = sum(map(samples_in, added))
     data = Data.of(batches, anatomy.ranks, added)
     # Before anything is cut: where blocks are lent, a walk up to a stack may read its first one anew, whole.
