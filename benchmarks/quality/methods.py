@@ -12,6 +12,7 @@ import torch
 
 import statprune
 from benchmarks.quality.peers import PEERS
+from benchmarks.quality.report import AS_THEY_ARE
 from benchmarks.quality.subjects import Subject
 from statprune.anatomy.lookup import anatomy_of
 from statprune.anatomy.sites import Site
@@ -67,7 +68,7 @@ def ours(case: Case, keep: float, widths: str, **options: Any) -> Made:
 
 def not_spliced(case: Case, keep: float) -> Made:
     """Ours, with fits on the samples as they are, however few (docs/decisions/0012-spliced-samples.md)."""
-    with patch.object(refits, "spliced", lambda *_: []):
+    with patch.object(refits, "added_to", lambda *_, **__: []):
         return ours(case, keep, "per-layer")
 
 
@@ -118,7 +119,7 @@ def peer(case: Case, keep: float, name: str) -> Made:
 METHODS: dict[str, Callable[[Case, float], Made]] = {
     "ours": partial(ours, widths="per-layer"),
     "ours, uniform": partial(ours, widths="uniform"),
-    "ours, samples as they are": not_spliced,
+    AS_THEY_ARE: not_spliced,
     "stat, published": partial(stat, widths="per-layer"),
     "stat, uniform": partial(stat, widths="uniform"),
     **{name: partial(peer, name=name) for name in PEERS},

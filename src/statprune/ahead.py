@@ -7,8 +7,8 @@ from statprune.anatomy.sites import Site
 from statprune.budget.curves import Curves
 from statprune.budget.plan import Plan
 from statprune.calibration.batches import Batch
-from statprune.calibration.splice import spliced
 from statprune.engine.divergence import HOLD_OUT, PROBE_TOKENS, UNSURE, outputs_on_one, probe_batches
+from statprune.engine.few_tokens import added_to
 from statprune.engine.outlook import (
     Load,
     ask_ahead,
@@ -162,8 +162,8 @@ def _choosing(prepared: Prepared, recipe: Recipe) -> list[Stage]:
     if prepared.measurement is None:
         stages += _surveying(prepared, latency=recipe.of == "latency")
     if recipe.search:
-        part = to_survey(prepared.anatomy, prepared.samples.batches)
-        trial = refit_ahead(prepared.anatomy, _refitted_on(prepared, part), _guessed(prepared, recipe))
+        part = Load.of(to_survey(prepared.anatomy, prepared.samples.batches))
+        trial = refit_ahead(prepared.anatomy, part, _guessed(prepared, recipe))
         stages.append(Stage("search", (sum(trial.work, Work()),) * TRIALS))
     return stages
 
@@ -185,13 +185,11 @@ def _guessed(prepared: Prepared, recipe: Recipe) -> dict[str, float]:
 
 
 def _refitting(prepared: Prepared, widths: dict[str, float]) -> list[Stage]:
-    batches = prepared.samples.batches
+    model, anatomy, batches = prepared.opened.model, prepared.anatomy, prepared.samples.batches
     compared = min(PROBE_TOKENS, Load.of(batches).tokens[-1] // HOLD_OUT)
-    stage = refit_ahead(prepared.anatomy, _refitted_on(prepared, batches), widths)
-    return [stage, compare_ahead(prepared.opened.model, compared, 1)]
-
-
-def _refitted_on(prepared: Prepared, batches: Sequence[Batch]) -> Load:
-    """These samples, and those that fits see besides."""
-    anatomy = prepared.anatomy
-    return Load.of([*batches, *spliced(batches, anatomy.entry.kind, anatomy.hidden_size)])
+    added: list[Batch] = []
+    if any(widths[site.name] < site.units for site in anatomy.sites):
+        _, of_tokens = outputs_on_one(model, anatomy, batches[0])
+        added = added_to(anatomy, batches, of_tokens=of_tokens)
+    stage = refit_ahead(anatomy, Load.of([*batches, *added]), widths)
+    return [stage, compare_ahead(model, compared, 1)]

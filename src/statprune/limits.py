@@ -47,7 +47,9 @@ def fitting(prepared: Prepared, recipe: Recipe, limit: int | None) -> Fitting:
     Raises:
         InputError: even so the run would take more than `limit`; says what for.
     """
-    memory = needed(prepared.opened.model, prepared.anatomy, prepared.samples.batches, recipe.method)
+    model, anatomy, plan = prepared.opened.model, prepared.anatomy, prepared.plan
+    narrows = plan is None or any(map(plan.narrows, anatomy.sites))
+    memory = needed(model, anatomy, prepared.samples.batches, recipe.method, narrows=narrows)
     if limit is not None and memory.least > limit:
         raise InputError(
             f"max_memory is {byte_size(limit)}, and this run needs {byte_size(memory.least)} with its hidden "

@@ -192,7 +192,7 @@ def allocated(
     def tried(plan: Plan) -> float:
         found = Trace()
         try:
-            refit(model, anatomy, batches, plan, found)
+            refit(model, anatomy, batches, plan, found, splice=False)
         finally:
             restore()
         progress("search", len(trace.search) + 1, TRIALS)

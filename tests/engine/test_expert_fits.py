@@ -8,8 +8,6 @@ from torch import Tensor
 from statprune.anatomy.lookup import anatomy_of
 from statprune.anatomy.producers import module_at
 from statprune.budget.plan import fit
-from statprune.calibration.splice import spliced
-from statprune.engine import refit as refits
 from statprune.engine.divergence import probe_batches
 from statprune.engine.probe import Probe
 from statprune.engine.refit import narrow, refit
@@ -59,7 +57,7 @@ def test_each_expert_is_its_own_least_squares_fit(family: str) -> None:
     """Nothing is lost before the first block's experts: its fit is the local one, on the tokens of each."""
     model = tiny_model(family).double()
     batches = batches_of(model)
-    rows = by_hand(model, [*batches, *spliced(batches, "decoder", model.config.hidden_size)])
+    rows = by_hand(model, batches)
     W = model.model.layers[0].mlp.experts.down_proj.numpy().copy()
     trace = Trace()
     sites = anatomy_of(model).sites
@@ -102,8 +100,7 @@ def _attention_alone(at, site, count, trace) -> None:
 
 
 @torch.no_grad()
-def test_the_survey_adds_up_the_errors_of_all_experts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refits, "spliced", lambda *_: [])  # a survey is of the samples as they are
+def test_the_survey_adds_up_the_errors_of_all_experts() -> None:
     model = tiny_model("mixtral").double()
     batches = batches_of(model)
     anatomy = anatomy_of(model)

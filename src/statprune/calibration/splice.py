@@ -1,61 +1,26 @@
-"""More samples of the same texts: each begins as one sample and goes on as another.
-
-Where calibration tokens are few, fits follow the chance of which contexts they have seen. Tokens in other
-contexts cost nothing but the time to run them: of texts alone, since what comes together from two of them is
-still a row of tokens.
-"""
+"""More samples of the same texts: each begins as one sample and goes on as another."""
 
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
+from torch.nn.functional import pad
 
-from statprune.calibration.batches import MASKS, Batch, samples_in
+from statprune.calibration.batches import MASKS, Batch
 
 TEXTS = {"input_ids", "attention_mask", "token_type_ids"}
 """Inputs that have a number for each token, and that can be joined of two samples."""
-
-WANTED = {"decoder": 64, "encoder": 128}
-"""Tokens for each number of a hidden state: where there are as many, nothing is added.
-
-A decoder's token has a context of its own, an encoder's shares it with its sample.
-"""
-
-LEAST = 64
-"""Where there would not be as many with all copies, nothing is added: only carriers' fits gain by it."""
-
-COPIES = 3
-"""Times as many samples as there are, at most, that are added."""
 
 GOLDEN = (5**0.5 - 1) / 2
 """Multiples of it, less their whole part, lie evenly between 0 and 1, however many are taken."""
 
 
-def spliced(batches: Sequence[Batch], kind: str, width: int) -> list[Batch]:
-    """As many samples more as make enough tokens for hidden states of `width` numbers, of that kind of model.
-
-    That is up to COPIES times as many as there are: in the first copy each sample of a batch goes on as the
-    next one, in the second as the one behind that, from a token that both have; which, differs from sample to
-    sample, and is the same in every run. A copy that would join a sample with itself is left out. None are
-    added unless all batches are texts padded on the right.
-    """
-    wanted = WANTED.get(kind, 0) * width
-    if not wanted or not all(map(_joinable, batches)):
-        return []
-    tokens = sum(int(batch[MASKS[0]].sum()) for batch in batches)
-    if (1 + COPIES) * tokens < LEAST * width:
-        return []
-    found, seen = [], 0
-    for copy in range(1, 1 + min(COPIES, -(-wanted // tokens) - 1)):
-        for batch in batches:
-            count = samples_in(batch)
-            if copy < count:
-                found.append(_joined(batch, copy, seen))
-                seen += count
-    return found
+def can_be_spliced(batches: Sequence[Batch]) -> bool:
+    """Whether all batches are texts, and nothing but texts, padded on the right, with the same inputs."""
+    return len({frozenset(batch) for batch in batches}) == 1 and all(map(_joinable, batches))
 
 
 def _joinable(batch: Batch) -> bool:
-    """Whether it holds texts alone, padded on the right."""
     mask = batch.get(MASKS[0])
     if mask is None or mask.ndim != 2 or not set(batch) <= TEXTS:
         return False
@@ -63,16 +28,53 @@ def _joinable(batch: Batch) -> bool:
     return len(shapes) == 1 and bool((mask[:, 1:] <= mask[:, :-1]).all())
 
 
-def _joined(batch: Batch, behind: int, seen: int) -> Batch:
-    """Each sample's beginning, and the rest of the one `behind` it; `seen` samples were joined before."""
-    mask = batch[MASKS[0]]
+def spliced(batches: Sequence[Batch], rows: Sequence[Tensor], copies: int) -> list[Batch]:
+    """For each of these rows `copies` samples that begin as it does and go on as another of them.
+
+    Which other one, and from which token, that both have, is counted over all batches: it does not depend on
+    how samples are cut into batches, and is the same in every run. The others lie far apart, since neighbours
+    may have a text in common. A sample is not joined with itself, so that there may be fewer.
+
+    Args:
+        batches: `can_be_spliced`.
+        rows: of each batch, (count,) int64.
+        copies: at least 0.
+    """
+    sizes = [len(each) for each in rows if len(each)]
+    count, length = sum(sizes), max(batch[MASKS[0]].shape[1] for batch in batches)
+    every = {
+        name: torch.cat(
+            [
+                pad(batch[name][each], (0, length - batch[name].shape[1]))
+                for batch, each in zip(batches, rows, strict=True)
+            ]
+        )
+        for name in batches[0]
+    }
+    behind = max(1, count // (copies + 1))
+    found: list[Batch] = []
+    for copy in range(1, copies + 1):
+        if copy * behind % max(1, count) == 0:
+            break
+        joined = _joined(every, copy * behind, (copy - 1) * count)
+        pieces = {name: torch.split(value, sizes) for name, value in joined.items()}
+        for number in range(len(sizes)):
+            batch = {name: value[number] for name, value in pieces.items()}
+            longest = int(batch[MASKS[0]].sum(dim=1).max())
+            found.append({name: value[:, :longest] for name, value in batch.items()})
+    return found
+
+
+def _joined(every: Batch, behind: int, before: int) -> Batch:
+    """Each sample's beginning, and the rest of the one `behind` it; `before` samples were joined before."""
+    mask = every[MASKS[0]]
     count, length = mask.shape
-    rows = torch.arange(count, device=mask.device)
-    other = (rows + behind) % count
+    number = torch.arange(count, device=mask.device)
+    other = (number + behind) % count
     real = mask.sum(dim=1)
     # At least one token of either: the first one is often the model's own.
     shared = torch.minimum(real, real[other])
-    share = (GOLDEN * (rows + seen + 1).double()) % 1
+    share = (GOLDEN * (number + before + 1).double()) % 1
     cut = 1 + (share * (shared - 1).clamp(min=0)).long()
     begun = torch.arange(length, device=mask.device) < cut[:, None]
-    return {name: torch.where(begun, value, value[other]) for name, value in batch.items()}
+    return {name: torch.where(begun, value, value[other]) for name, value in every.items()}

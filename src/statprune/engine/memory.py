@@ -19,9 +19,9 @@ from statprune.anatomy.sites import Site
 from statprune.budget.size import size_of
 from statprune.byte_size import byte_size
 from statprune.calibration.batches import Batch
-from statprune.calibration.splice import spliced
 from statprune.engine.carriers import noted_bytes
-from statprune.engine.divergence import PROBE_TOKENS, SURVEYED
+from statprune.engine.divergence import PROBE_TOKENS, SURVEYED, outputs_on_one
+from statprune.engine.few_tokens import added_to
 from statprune.engine.survey import LEVELS
 
 MATRICES = {"stat": (3.4, 3.0), "refit": (3.0, 6.0)}
@@ -80,20 +80,21 @@ class Memory:
         return ", ".join(f"{what} {byte_size(number)}" for what, number in parts.items())
 
 
-def needed(model: PreTrainedModel, anatomy: Anatomy, batches: Sequence[Batch], method: str) -> Memory:
-    """What compressing `model` on `batches` needs."""
+def needed(
+    model: PreTrainedModel, anatomy: Anatomy, batches: Sequence[Batch], method: str, *, narrows: bool = True
+) -> Memory:
+    """What compressing `model` on `batches` needs; unless it `narrows` something, fits see these alone."""
     blocks = [size_of(block).bytes for block in anatomy.blocks]
     units = sum(site.units * max(1, site.experts) for site in anatomy.sites)
     width, size = anatomy.hidden_size, model.dtype.itemsize
-    added = spliced(batches, anatomy.entry.kind, width) if method == "refit" else []
     counts = [batch["attention_mask"].numel() for batch in batches]
-    tokens = sum(counts) + sum(batch["attention_mask"].numel() for batch in added)
-    tries = 0
+    tokens, tries = sum(counts), 0
     if method == "refit":
-        # A head of labels or spans has outputs for each sample, mostly; whole ones are tried on then.
-        of_tokens = model.base_model is model or model.get_output_embeddings() is not None
-        probed = min(PROBE_TOKENS, sum(counts) // (SURVEYED if of_tokens else 1))
+        _, of_tokens = outputs_on_one(model, anatomy, batches[0])
+        probed = min(PROBE_TOKENS, tokens // (SURVEYED if of_tokens else 1))
         tries = len(LEVELS) * len(anatomy.sites) * probed
+        added = added_to(anatomy, batches, of_tokens=of_tokens) if narrows else []
+        tokens += sum(batch["attention_mask"].numel() for batch in added)
     return Memory(
         outside=size_of(model).bytes - sum(blocks) + LEFT * len(blocks) + LEFT_OF_UNIT * units,
         block=max(blocks),

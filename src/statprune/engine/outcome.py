@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from statprune.anatomy.lookup import Anatomy
 from statprune.calibration.batches import Batch
-from statprune.calibration.share import share
+from statprune.calibration.share import Share
 from statprune.calibration.stream import Stream
 from statprune.engine.divergence import PROBE_TOKENS, UNSURE, Outputs, first_of, held_out, taken
 from statprune.engine.trace import Trace
@@ -19,16 +19,17 @@ def note_divergence(
     model: PreTrainedModel,
     anatomy: Anatomy,
     batches: Sequence[Batch],
+    own: Share,
     dense: Stream,
     thin: Stream,
     trace: Trace,
 ) -> None:
     """Note how far the outputs are from the dense ones, on the samples for that; the first rank compares.
 
-    `dense` and `thin` are the streams of both models behind the last block: first those of `batches`, then of
-    what was added. `trace.damage` is what is measured.
+    `own` is this process's part of `batches`; `dense` and `thin` are the streams of both models behind the
+    last block: first those of that part, then of what was added. `trace.damage` is what is measured.
     """
-    ranks, own = anatomy.ranks, share(batches, anatomy.ranks)
+    ranks = anatomy.ranks
     if trace.damage == UNSURE:
         rows = least_sure(model, anatomy, batches, own, islice(dense.hidden, len(own.pieces)))
     else:

@@ -16,7 +16,7 @@ from statprune.anatomy.sites import Site
 from statprune.calibration.batches import Batch
 from statprune.calibration.reading import Reader, real_rows
 from statprune.calibration.routing import hidden_of
-from statprune.calibration.share import exact, share
+from statprune.calibration.share import Share, exact, share
 from statprune.calibration.stream import Seen, Stream, advance, until
 from statprune.engine.carrier_notes import Notes
 from statprune.engine.carriers import Observer, worthwhile
@@ -34,21 +34,24 @@ MakeGood = Callable[[Moments, Moments], Compensation]
 class Data:
     """This process's part of the calibration data, and which of its samples are held out, (count,) int64.
 
-    First come the samples as they are, then those that fits see besides, none of which is held out.
-    `adapted` are those that producers are adapted on where that takes so many tokens; with `exact` tokens are
-    few, and products of few columns are formed in float64.
+    First come the samples as they are, of which `own` is this process's part, then those that fits see
+    besides, none of which is held out or made of samples that are (engine/few_tokens.py). `adapted` are those
+    that producers are adapted on where that takes so many tokens; with `exact` tokens are few, and products
+    of few columns are formed in float64.
     """
 
     batches: Sequence[Batch]
     held: list[Tensor]
     adapted: Callable[[int], list[Tensor]]
-    exact: bool = False
+    own: Share
+    exact: bool
 
     @staticmethod
     def of(batches: Sequence[Batch], ranks: Ranks, added: Sequence[Batch] = ()) -> "Data":
         """The part of `batches`, and of those `added` to fit on; all where one process is alone."""
-        own, more = share(batches, ranks), share(added, ranks)
         every = [*batches, *added]
+        few = exact(every)
+        own, more = (share(part, ranks, few=few) for part in (batches, added))
 
         def rows(of_each: Sequence[Tensor]) -> list[Tensor]:
             return own.rows(of_each[: len(batches)]) + more.rows(of_each[len(batches) :])
@@ -59,7 +62,7 @@ class Data:
             return rows([each if number < last else each[:0] for number, each in enumerate(chosen)])
 
         held = rows([*held_out(batches), *(torch.arange(0) for _ in added)])
-        return Data(own.of(batches) + more.of(added), held, adapted, exact(every))
+        return Data(own.of(batches) + more.of(added), held, adapted, own, few)
 
     def held_tokens(self, number: int, real: Tensor) -> Tensor:
         """Which of the real tokens of batch `number` belong to samples held out: (tokens,) bool."""

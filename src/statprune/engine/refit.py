@@ -37,11 +37,11 @@ from statprune.anatomy.sites import Site
 from statprune.budget.plan import Plan
 from statprune.calibration.batches import Batch, samples_in
 from statprune.calibration.routing import hidden_of
-from statprune.calibration.splice import spliced
 from statprune.calibration.stream import advance, before_first_block, until
 from statprune.engine.carriers import improve
 from statprune.engine.divergence import outputs_on_one
 from statprune.engine.expert_fits import narrow_experts
+from statprune.engine.few_tokens import added_to
 from statprune.engine.head_values import narrow_heads, narrow_values
 from statprune.engine.journal import mark, narrow_again, narrowed, recall
 from statprune.engine.measure import at_site, consumer_weight
@@ -69,7 +69,7 @@ Step = Callable[["Passage", Site, int, Trace], None]
 
 
 @torch.no_grad()
-def refit(
+def refit(  # noqa: PLR0913 - one is named
     model: PreTrainedModel,
     anatomy: Anatomy,
     batches: Sequence[Batch],
@@ -77,26 +77,29 @@ def refit(
     trace: Trace,
     progress: Progress = no_progress,
     steps: Sequence[Step] | None = None,
+    *,
+    splice: bool = True,
 ) -> None:
     """Narrow `model` in place to `plan`, block by block.
 
     `steps` are taken at every site in turn; by default `adapt` and `narrow`, to the plan's value dimension
     where it has one. What the shelf has of a block from an earlier run is not made again. Where tokens are
-    few, fits see spliced samples besides (calibration/splice.py).
+    few, fits see spliced samples besides (engine/few_tokens.py), unless `splice` is false.
 
     Cost: about three forward passes, for every site a Gram matrix and an elimination, and where there are
     tokens enough five passes through its carrier and consumer, there and back. Memory: both streams, one
     block's dense inputs and outputs, and what one site's carrier is fitted on.
     """
-    added = spliced(batches, anatomy.entry.kind, anatomy.hidden_size)
+    first = min((site.block for site in anatomy.sites if plan.narrows(site)), default=len(anatomy.blocks))
+    # Before anything is cut: where blocks are lent, a walk up to a stack may read its first one anew, whole.
+    unit, of_tokens = outputs_on_one(model, anatomy, batches[0])
+    splice = splice and first < len(anatomy.blocks)
+    added = added_to(anatomy, batches, of_tokens=of_tokens) if splice else []
     trace.spliced = sum(map(samples_in, added))
     data = Data.of(batches, anatomy.ranks, added)
-    # Before anything is cut: where blocks are lent, a walk up to a stack may read its first one anew, whole.
-    unit, _ = outputs_on_one(model, anatomy, batches[0])
     dense = before_first_block(model, anatomy, data.batches)
     thin = dense.fork()
     steps = (adapt, partial(narrow, value_dim=plan.value_dim)) if steps is None else steps
-    first = min((site.block for site in anatomy.sites if plan.narrows(site)), default=len(anatomy.blocks))
     for index, block in anatomy.visited():
         sites, earlier = anatomy.sites_of_block(index), anatomy.shelf.earlier("refit", index)
         if index < first:
@@ -120,7 +123,7 @@ def refit(
             anatomy.shelf.note("refit", index, narrowed(block, trace, since, thin, anatomy.ranks))
         progress("refit", index + 1, len(anatomy.blocks), trace.facts(recalled=earlier is not None))
     trace.damage = unit
-    note_divergence(model, anatomy, batches, dense, thin, trace)
+    note_divergence(model, anatomy, batches, data.own, dense, thin, trace)
     progress("compare", 1, 1, trace.facts())
 
 
