@@ -33,6 +33,9 @@ def batches(model: PreTrainedModel, *sizes: tuple[int, int]) -> list[dict[str, T
 FEW = ((8, 24), (7, 24), (4, 16))
 """An uneven number of samples, fewer batches than the samples need."""
 
+SHORT = ((20, 24), (17, 24), (9, 16))
+"""So few tokens that fits of a classifier see spliced samples besides."""
+
 MANY = ((64, 64),) * 9
 """More tokens than `share.EXACT`: whole batches, products in float32; carriers are fitted."""
 
@@ -60,6 +63,14 @@ CASES: dict[str, Callable[..., Any]] = {
     "carriers of a bert": case("bert", "refit", ((48, 64), (50, 64))),
     "float64": case("llama", "refit", dtype=torch.float64),
     "a class": case("bert", "refit", head="BertForSequenceClassification"),
+    "spliced samples": case("bert", "refit", SHORT, head="BertForSequenceClassification"),
+    "many spliced samples": case(
+        "bert",
+        "refit",
+        ((80, 40), (60, 40)),
+        head="BertForSequenceClassification",
+        config={"hidden_size": 64},
+    ),
     "tall QR": case("llama", "stat", backend="qr"),
     "experts, tall QR": case("mixtral", "stat", backend="qr"),
     "gaussian sketch": case("bert", "stat", backend="gaussian"),

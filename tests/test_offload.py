@@ -63,6 +63,7 @@ def test_an_offloaded_classifier_is_asked_block_by_block(tmp_path: Path) -> None
     assert told.index("ask") < told.index("survey")
     assert made["disk"].trace.predicted == made["memory"].trace.predicted
     assert made["disk"].trace.divergence == made["memory"].trace.divergence
+    assert made["disk"].trace.spliced == made["memory"].trace.spliced > 0
     memory, disk = weights(tmp_path / "memory"), weights(tmp_path / "disk")
     assert all(torch.equal(value, disk[name]) for name, value in memory.items())
 

@@ -23,7 +23,7 @@ from tests.tiny import tiny_batch
 
 SHORT = (
     "llama, refit", "bert, refit", "mixtral, refit", "gpt2, stat", "mixtral, stat", "bart, refit",
-    "one batch", "carriers of a bert", "gaussian sketch", "tall QR", "search", "many tokens",
+    "one batch", "spliced samples", "gaussian sketch", "tall QR", "search", "many tokens",
     "many tokens, biases", "narrow values",
 )  # fmt: skip
 """Cases that run always."""

@@ -14,10 +14,9 @@ from statprune.engine.resident import peak_memory
 class SiteTrace:
     """One site's cut.
 
-    `relative_error` is ||(Z - Z_kept T) W^T||_F / ||Z W^T||_F over the calibration tokens, of a refit that of
-    its target, tokens weighted; `condition`
-    that of the triangle solved with, and `rank` the independent columns among those kept. Of experts `kept`
-    has a row for each.
+    `relative_error` is ||(Z - Z_kept T) W^T||_F / ||Z W^T||_F over the calibration tokens; of a refit that of
+    its target, over all tokens that its fits see, weighted. `condition` is that of the triangle solved with,
+    `rank` the independent columns among those kept. Of experts `kept` has a row for each.
     """
 
     site: str
@@ -49,7 +48,7 @@ class Trace:
     divergence: float | None = None
     """What was measured afterwards, on every fourth calibration sample; None for methods that do not."""
     spliced: int = 0
-    """Samples made of two each, which fits saw besides the calibration samples (calibration/splice.py)."""
+    """Samples made of two each, which fits saw besides the calibration samples (engine/few_tokens.py)."""
 
     def ended(self, stage: str, started: float) -> None:
         """Note what a stage that began at `started` (perf_counter) has taken."""
