@@ -69,7 +69,7 @@ CASES: dict[str, Callable[..., Any]] = {
         "refit",
         ((80, 40), (60, 40)),
         head="BertForSequenceClassification",
-        config={"hidden_size": 64},
+        config={"hidden_size": 60},
     ),
     "tall QR": case("llama", "stat", backend="qr"),
     "experts, tall QR": case("mixtral", "stat", backend="qr"),

@@ -52,21 +52,19 @@ def exact(batches: Sequence[Batch]) -> bool:
     return sum(int(batch[mask].sum()) for batch in batches for mask in MASKS if mask in batch) <= EXACT
 
 
-def share(batches: Sequence[Batch], ranks: Ranks, *, few: bool | None = None) -> Share:
+def share(batches: Sequence[Batch], ranks: Ranks) -> Share:
     """What this process takes of `batches`.
 
     Whole batches, so that products of float32 are those of one process; but where tokens are few and some
     process would take much more than another, or where there are fewer batches than processes, as many
-    samples as the others, or one more. Tokens are `few` if that is said, else if these are (`exact`).
+    samples as the others, or one more.
     """
-    few = exact(batches) if few is None else few
     rows = [samples_in(batch) for batch in batches]
     sizes = [rows[n] * batch[MASKS[0]].shape[1] for n, batch in enumerate(batches)]
     owners = _owners(sizes, ranks.size)
-    parts = (sum(size for size, owner in zip(sizes, owners, strict=True) if owner == n) for n in owners)
-    most = max(parts, default=0)
+    most = max(sum(size for size, owner in zip(sizes, owners, strict=True) if owner == n) for n in owners)
     even = most * ranks.size <= UNEVEN * sum(sizes)
-    if ranks.size == 1 or (len(batches) >= ranks.size and (even or not few)):
+    if ranks.size == 1 or (len(batches) >= ranks.size and (even or not exact(batches))):
         return Share(tuple(Piece(n, 0, rows[n]) for n, owner in enumerate(owners) if owner == ranks.rank))
     first, end = (sum(rows) * rank // ranks.size for rank in (ranks.rank, ranks.rank + 1))
     pieces, seen = [], 0

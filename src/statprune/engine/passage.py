@@ -34,7 +34,7 @@ MakeGood = Callable[[Moments, Moments], Compensation]
 class Data:
     """This process's part of the calibration data, and which of its samples are held out, (count,) int64.
 
-    First come the samples as they are, of which `own` is this process's part, then those that fits see
+    First come the samples as they are, of which `given` is this process's part, then those that fits see
     besides, none of which is held out or made of samples that are (engine/few_tokens.py). `adapted` are those
     that producers are adapted on where that takes so many tokens; with `exact` tokens are few, and products
     of few columns are formed in float64.
@@ -43,26 +43,23 @@ class Data:
     batches: Sequence[Batch]
     held: list[Tensor]
     adapted: Callable[[int], list[Tensor]]
-    own: Share
+    given: Share
     exact: bool
 
     @staticmethod
     def of(batches: Sequence[Batch], ranks: Ranks, added: Sequence[Batch] = ()) -> "Data":
         """The part of `batches`, and of those `added` to fit on; all where one process is alone."""
         every = [*batches, *added]
-        few = exact(every)
-        own, more = (share(part, ranks, few=few) for part in (batches, added))
-
-        def rows(of_each: Sequence[Tensor]) -> list[Tensor]:
-            return own.rows(of_each[: len(batches)]) + more.rows(of_each[len(batches) :])
+        own = share(every, ranks)
 
         def adapted(tokens: int) -> list[Tensor]:
-            chosen = first_of(every, every_row(every), tokens)
-            last = next((number for number, each in enumerate(chosen) if not len(each)), len(chosen))
-            return rows([each if number < last else each[:0] for number, each in enumerate(chosen)])
+            rows = first_of(every, every_row(every), tokens)
+            last = next((number for number, each in enumerate(rows) if not len(each)), len(rows))
+            return own.rows([each if number < last else each[:0] for number, each in enumerate(rows)])
 
-        held = rows([*held_out(batches), *(torch.arange(0) for _ in added)])
-        return Data(own.of(batches) + more.of(added), held, adapted, own, few)
+        held = own.rows([*held_out(batches), *(torch.arange(0) for _ in added)])
+        given = Share(tuple(piece for piece in own.pieces if piece.batch < len(batches)))
+        return Data(own.of(every), held, adapted, given, exact(every))
 
     def held_tokens(self, number: int, real: Tensor) -> Tensor:
         """Which of the real tokens of batch `number` belong to samples held out: (tokens,) bool."""

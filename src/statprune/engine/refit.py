@@ -123,7 +123,7 @@ def refit(  # noqa: PLR0913 - one is named
             anatomy.shelf.note("refit", index, narrowed(block, trace, since, thin, anatomy.ranks))
         progress("refit", index + 1, len(anatomy.blocks), trace.facts(recalled=earlier is not None))
     trace.damage = unit
-    note_divergence(model, anatomy, batches, data.own, dense, thin, trace)
+    note_divergence(model, anatomy, batches, data.given, dense, thin, trace)
     progress("compare", 1, 1, trace.facts())
 
 
