@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor
+from transformers import BertConfig, BertModel
 
 import statprune
 from statprune.anatomy.lookup import anatomy_of
@@ -49,6 +50,28 @@ def test_no_more_is_noted_than_fits(monkeypatch) -> None:
     assert carriers.worthwhile(block, site, 10_000)
     monkeypatch.setattr(carriers, "MOST", 2 * site.units * 2000)
     assert not carriers.worthwhile(block, site, 10_000)
+
+
+@pytest.mark.parametrize(
+    ("width", "neurons", "kinds"),
+    [(768, 3072, {"attention", "feed_forward"}), (1024, 4096, {"feed_forward"}), (1280, 5120, set())],
+    ids=["base", "large", "larger"],
+)
+def test_up_to_which_size_berts_have_carriers(width: int, neurons: int, kinds: set[str]) -> None:
+    """With as many tokens as they need, and within six gigabytes."""
+    config = BertConfig(
+        hidden_size=width,
+        num_attention_heads=width // 64,
+        intermediate_size=neurons,
+        num_hidden_layers=1,
+        vocab_size=64,
+    )
+    with torch.device("meta"):
+        anatomy = anatomy_of(BertModel(config))
+    block, tokens = anatomy.blocks[0], carriers.ENOUGH * width
+    found = {site.kind for site in anatomy.sites if carriers.worthwhile(block, site, tokens)}
+    assert found == kinds
+    assert all(carriers.noted_bytes(block, site, tokens) < 6e9 for site in anatomy.sites)
 
 
 def test_another_attention_kernel_keeps_its_values() -> None:

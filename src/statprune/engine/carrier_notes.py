@@ -10,7 +10,7 @@ from torch import Tensor
 from statprune.anatomy.sites import Site
 from statprune.linalg.bilinear import Mixed
 
-MOST = 2**28
+MOST = 2**29
 """Numbers that are noted for one site, at most; the samples behind are left out of its carrier's fit."""
 
 KERNEL = torch.nn.functional.scaled_dot_product_attention
