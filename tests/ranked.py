@@ -64,13 +64,6 @@ CASES: dict[str, Callable[..., Any]] = {
     "float64": case("llama", "refit", dtype=torch.float64),
     "a class": case("bert", "refit", head="BertForSequenceClassification"),
     "spliced samples": case("bert", "refit", SHORT, head="BertForSequenceClassification"),
-    "many spliced samples": case(
-        "bert",
-        "refit",
-        ((80, 40), (60, 40)),
-        head="BertForSequenceClassification",
-        config={"hidden_size": 60},
-    ),
     "tall QR": case("llama", "stat", backend="qr"),
     "experts, tall QR": case("mixtral", "stat", backend="qr"),
     "gaussian sketch": case("bert", "stat", backend="gaussian"),

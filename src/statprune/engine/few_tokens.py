@@ -13,21 +13,19 @@ import torch
 from statprune.anatomy.lookup import Anatomy
 from statprune.calibration.batches import MASKS, Batch
 from statprune.calibration.splice import can_be_spliced, spliced
-from statprune.engine.carriers import worthwhile
+from statprune.engine.carriers import ENOUGH, worthwhile
 from statprune.engine.divergence import every_row, held_out
-
-WANTED = 96
-"""Tokens for each number of a hidden state: where there are as many, nothing is added."""
 
 COPIES = 4
 """Samples that are added for each one, at most."""
 
 
 def added_to(anatomy: Anatomy, batches: Sequence[Batch], *, of_tokens: bool) -> list[Batch]:
-    """What fits see besides these samples: enough for WANTED, up to COPIES of those that are not held out.
+    """What fits see besides these samples, so that carriers have tokens ENOUGH for hidden states.
 
-    Nothing, where each token has outputs of its own (`of_tokens`), where samples cannot be joined, and where
-    no carrier would have tokens enough even so.
+    Up to COPIES for each sample that is not held out. Nothing, where tokens are enough, where each token has
+    outputs of its own (`of_tokens`), where samples cannot be joined, and where no carrier would have tokens
+    enough even so.
     """
     if of_tokens or not can_be_spliced(batches):
         return []
@@ -37,7 +35,7 @@ def added_to(anatomy: Anatomy, batches: Sequence[Batch], *, of_tokens: bool) -> 
     ]
     tokens = sum(int(batch[MASKS[0]].sum()) for batch in batches)
     joined = sum(int(batch[MASKS[0]][each].sum()) for batch, each in zip(batches, rows, strict=True))
-    missing = WANTED * anatomy.hidden_size - tokens
+    missing = ENOUGH * anatomy.hidden_size - tokens
     if missing <= 0 or joined == 0:
         return []
     copies = min(COPIES, -(-missing // joined))
