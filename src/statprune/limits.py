@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass
 
 from statprune.byte_size import byte_size
-from statprune.engine.memory import free_memory, needed
+from statprune.engine.divergence import outputs_on_one
+from statprune.engine.memory import Memory, free_memory, needed
 from statprune.errors import InputError
 from statprune.preparation import Prepared
 from statprune.recipe import Recipe
@@ -47,14 +48,22 @@ def fitting(prepared: Prepared, recipe: Recipe, limit: int | None) -> Fitting:
     Raises:
         InputError: even so the run would take more than `limit`; says what for.
     """
-    model, anatomy, plan = prepared.opened.model, prepared.anatomy, prepared.plan
-    narrows = plan is None or any(map(plan.narrows, anatomy.sites))
-    memory = needed(model, anatomy, prepared.samples.batches, recipe.method, narrows=narrows)
-    if limit is not None and memory.least > limit:
-        raise InputError(
-            f"max_memory is {byte_size(limit)}, and this run needs {byte_size(memory.least)} with its hidden "
-            f"states in files ({memory.told()}). Give more{_thriftier(recipe)}."
-        )
+    model, anatomy, batches = prepared.opened.model, prepared.anatomy, prepared.samples.batches
+    narrows = prepared.plan is None or any(map(prepared.plan.narrows, anatomy.sites))
+
+    def memory_if(*, of_tokens: bool) -> Memory:
+        found = needed(model, anatomy, batches, recipe.method, of_tokens=of_tokens, narrows=narrows)
+        if limit is not None and found.least > limit:
+            raise InputError(
+                f"max_memory is {byte_size(limit)}, and this run needs {byte_size(found.least)} with its "
+                f"hidden states in files ({found.told()}). Give more{_thriftier(recipe)}."
+            )
+        return found
+
+    # Before the model is called with a sample: what it takes whatever its outputs are.
+    memory = memory_if(of_tokens=True)
+    if recipe.method == "refit" and not outputs_on_one(model, anatomy, batches[0])[1]:
+        memory = memory_if(of_tokens=False)
     room = free_memory() // (2 * prepared.anatomy.ranks.here) if limit is None else limit
     spills = memory.most > room
     return Fitting(spills, ahead=(memory.least if spills else memory.most) + memory.block <= room)

@@ -148,10 +148,10 @@ def test_memory_counts_the_hidden_states_of_spliced_samples() -> None:
     model = classifier()
     batches, anatomy = texts(model), anatomy_of(model)
     tokens = sum(batch["input_ids"].numel() for batch in added(model, batches))
-    more, plain = (needed(model, anatomy, batches, "refit", narrows=narrows) for narrows in (True, False))
+    both = (True, False)
+    more, plain = (needed(model, anatomy, batches, "refit", of_tokens=False, narrows=each) for each in both)
     assert (more.most - more.least) - (plain.most - plain.least) == 8 * tokens * model.config.hidden_size * 4
-    both = {needed(model, anatomy, batches, "stat", narrows=narrows).most for narrows in (True, False)}
-    assert len(both) == 1
+    assert len({needed(model, anatomy, batches, "stat", of_tokens=each).most for each in both}) == 1
 
 
 @torch.no_grad()

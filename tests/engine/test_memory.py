@@ -48,8 +48,8 @@ def test_samples_of_a_classifier_are_tried_on_whole() -> None:
     hidden = []
     for head in ("BertForMaskedLM", "BertForSequenceClassification"):
         model = tiny_model("bert", head=head)
-        batches = [tiny_batch(model, rows=16, length=32)]
-        hidden.append(needed(model, anatomy_of(model), batches, "refit").hidden)
-    tokens, size = 16 * 32, int(model.config.hidden_size) * 4
+        batches, of_tokens = [tiny_batch(model, rows=64, length=32)], head == "BertForMaskedLM"
+        hidden.append(needed(model, anatomy_of(model), batches, "refit", of_tokens=of_tokens).hidden)
+    tokens, size = 64 * 32, int(model.config.hidden_size) * 4
     tries = 2 * len(anatomy_of(model).sites)
     assert hidden[1] - hidden[0] == tries * (tokens - tokens // 32) * size

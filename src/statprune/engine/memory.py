@@ -20,7 +20,7 @@ from statprune.budget.size import size_of
 from statprune.byte_size import byte_size
 from statprune.calibration.batches import Batch
 from statprune.engine.carriers import noted_bytes
-from statprune.engine.divergence import PROBE_TOKENS, SURVEYED, outputs_on_one
+from statprune.engine.divergence import PROBE_TOKENS, SURVEYED
 from statprune.engine.few_tokens import added_to
 from statprune.engine.survey import LEVELS
 
@@ -81,16 +81,25 @@ class Memory:
 
 
 def needed(
-    model: PreTrainedModel, anatomy: Anatomy, batches: Sequence[Batch], method: str, *, narrows: bool = True
+    model: PreTrainedModel,
+    anatomy: Anatomy,
+    batches: Sequence[Batch],
+    method: str,
+    *,
+    of_tokens: bool = True,
+    narrows: bool = True,
 ) -> Memory:
-    """What compressing `model` on `batches` needs; unless it `narrows` something, fits see these alone."""
+    """What compressing `model` on `batches` needs.
+
+    Unless outputs are `of_tokens`, a refit tries whole samples out and, if it `narrows` something, may fit on
+    spliced ones besides.
+    """
     blocks = [size_of(block).bytes for block in anatomy.blocks]
     units = sum(site.units * max(1, site.experts) for site in anatomy.sites)
     width, size = anatomy.hidden_size, model.dtype.itemsize
     counts = [batch["attention_mask"].numel() for batch in batches]
     tokens, tries = sum(counts), 0
     if method == "refit":
-        _, of_tokens = outputs_on_one(model, anatomy, batches[0])
         probed = min(PROBE_TOKENS, tokens // (SURVEYED if of_tokens else 1))
         tries = len(LEVELS) * len(anatomy.sites) * probed
         added = added_to(anatomy, batches, of_tokens=of_tokens) if narrows else []
