@@ -25,9 +25,10 @@ from statprune.budget.allocate import Budget
 from statprune.budget.cost import Cost, Of, Price
 from statprune.budget.curves import drawn
 from statprune.budget.damage import DamageCurve, DamageCurves
-from statprune.budget.knapsack import knapsack, predicted, uniform_knapsack
+from statprune.budget.knapsack import knapsack, predicted
 from statprune.budget.latency import Latency
 from statprune.budget.plan import Plan, fit_value_dim
+from statprune.budget.uniform import uniform_knapsack
 from statprune.budget.value_dim import best_value_dim, dims_of, of_values, require_measured
 from statprune.calibration.samples import Samples
 from statprune.checkpoint.aside import aside, require_name

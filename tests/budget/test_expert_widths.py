@@ -10,8 +10,9 @@ from statprune.budget.allocate import Budget, tied, uniform
 from statprune.budget.cost import Cost
 from statprune.budget.curves import Curve
 from statprune.budget.damage import DamageCurve
-from statprune.budget.knapsack import knapsack, uniform_knapsack
+from statprune.budget.knapsack import knapsack
 from statprune.budget.restrictions import Restrictions
+from statprune.budget.uniform import uniform_knapsack
 from statprune.errors import PlanError
 from tests.tiny import tiny_model
 

@@ -5,7 +5,8 @@ import pytest
 
 from statprune.budget.allocate import Budget
 from statprune.budget.frontier import frontier
-from statprune.budget.knapsack import knapsack, predicted, uniform_knapsack
+from statprune.budget.knapsack import knapsack, predicted
+from statprune.budget.uniform import uniform_knapsack
 from tests.budget.test_knapsack import BLOCKS, PRICES, SOME, by_enumeration, curves, sites
 
 

@@ -11,10 +11,11 @@ from statprune.budget import knapsack as solver
 from statprune.budget.allocate import Budget
 from statprune.budget.cost import Cost, Price
 from statprune.budget.damage import DamageCurve, widths_to_measure
-from statprune.budget.knapsack import knapsack, predicted, uniform_knapsack
+from statprune.budget.knapsack import knapsack, predicted
 from statprune.budget.latency import Latency
 from statprune.budget.plan import Plan
 from statprune.budget.restrictions import Restrictions
+from statprune.budget.uniform import uniform_knapsack
 from statprune.errors import BudgetError, PlanError
 
 BLOCKS, HEADS, NEURONS = 3, 3, 12

@@ -8,7 +8,8 @@ import numpy as np
 from statprune.anatomy.sites import Site, blocks_of
 from statprune.budget.allocate import Budget
 from statprune.budget.damage import DamageCurves
-from statprune.budget.knapsack import Choices, uniform_plans
+from statprune.budget.knapsack import Choices
+from statprune.budget.uniform import uniform_plans
 
 Point = tuple[float, float]
 """(share of the dense cost, predicted damage)."""

@@ -9,7 +9,6 @@ bound; algorithm notes in docs/algorithm.md for damages that add up.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,12 +56,8 @@ def knapsack(curves: DamageCurves, sites: Sequence[Site], budget: Budget) -> Pla
     Raises:
         BudgetError: no legal widths fit.
     """
-    blocks, limit = blocks_of(sites), budget.limit(sites)
-    choices = [Choices.of(site, curves[site.name].damage(), budget, blocks) for site in sites]
-
-    def price(picks: Picks) -> float:
-        return budget.cost.of_plan(_plan(choices, picks, budget), sites)
-
+    choices, limit = _choices(curves, sites, budget), budget.limit(sites)
+    price = _price(choices, sites, budget)
     best, worth = _by_multiplier(choices, limit, price)
     if best is None:
         raise BudgetError(f"keep {budget.keep:g} of {budget.cost.of}: no legal widths fit. Keep more.")
@@ -71,7 +66,17 @@ def knapsack(curves: DamageCurves, sites: Sequence[Site], budget: Budget) -> Pla
     if _damage(choices, best) - least <= GAP * _damage(choices, best):
         return _plan(choices, best, budget)
     choices, best = _without_worse(choices, excesses, _damage(choices, best) - least, best)
-    return _plan(choices, _improved(choices, best, limit, price), budget)
+    return _plan(choices, _improved(choices, best, limit, _price(choices, sites, budget)), budget)
+
+
+def least_possible(curves: DamageCurves, sites: Sequence[Site], budget: Budget) -> float:
+    """No plan that fits is predicted to do less damage; infinite where none fits. Found without a solver."""
+    choices, limit = _choices(curves, sites, budget), budget.limit(sites)
+    best, worth = _by_multiplier(choices, limit, _price(choices, sites, budget))
+    if best is None:
+        return float("inf")
+    unavoidable = sum(float(curves[each.name].damage()[each.widths].min()) for each in choices)
+    return unavoidable + _bound(choices, limit, worth)[0]
 
 
 def _improved(
@@ -117,6 +122,16 @@ class Choices:
         """Those at the positions `kept`."""
         widths = [self.widths[position] for position in kept]
         return Choices(self.name, widths, self.costs[kept], self.damages[kept])
+
+
+def _choices(curves: DamageCurves, sites: Sequence[Site], budget: Budget) -> list[Choices]:
+    blocks = blocks_of(sites)
+    return [Choices.of(site, curves[site.name].damage(), budget, blocks) for site in sites]
+
+
+def _price(choices: Sequence[Choices], sites: Sequence[Site], budget: Budget) -> Callable[[Picks], float]:
+    """What a plan costs, by positions among these choices."""
+    return lambda picks: budget.cost.of_plan(_plan(choices, picks, budget), sites)
 
 
 def _plan(choices: Sequence[Choices], picks: Picks, budget: Budget) -> Plan:
@@ -220,67 +235,6 @@ def _solved(choices: Sequence[Choices], limit: float, most: float, without: Sequ
     if found.x is None:
         return None
     return [int(kept[found.x[rows == row].argmax()]) for row, kept in enumerate(useful)]
-
-
-def uniform_knapsack(curves: DamageCurves, sites: Sequence[Site], budget: Budget) -> Plan:
-    """The same heads and the same neurons in every block: of all pairs that fit, the one of least damage.
-
-    Raises:
-        BudgetError: no pair fits, or floors, pins and protected blocks leave blocks no width in common.
-    """
-    limit, cost = budget.limit(sites), budget.cost
-    sayable = ", head counts that stock transformers can open" if budget.restrictions.only else ""
-    why = f"uniform{sayable}, least predicted damage, keep {budget.keep:g} of {cost.of}"
-    pairs = uniform_plans(curves, sites, budget)
-    left = np.where(pairs.costs > limit * (1 + TOLERANCE), np.inf, pairs.damages)
-    while np.isfinite(left).any():
-        heads, neurons = divmod(int(left.argmin()), left.shape[1])
-        widths = {**pairs.heads[heads], **pairs.neurons[neurons]}
-        plan = Plan({site.name: widths[site.name] for site in sites}, why)
-        if cost.of_plan(plan, sites) <= limit:
-            return plan
-        left[heads, neurons] = np.inf
-    raise BudgetError(
-        f"keep {budget.keep:g} of {cost.of}: no uniform widths fit. Keep more, or use per-layer widths."
-    )
-
-
-@dataclass(frozen=True)
-class UniformPlans:
-    """Every plan with equal blocks: widths of attention, of the rest, and what each pair does and costs.
-
-    `damages` and `costs` are (len(heads), len(neurons)).
-    """
-
-    heads: Sequence[Mapping[str, int]]
-    neurons: Sequence[Mapping[str, int]]
-    damages: Floats
-    costs: Floats
-
-
-def uniform_plans(curves: DamageCurves, sites: Sequence[Site], budget: Budget) -> UniformPlans:
-    """All that the budget's restrictions allow, whatever they cost.
-
-    Raises:
-        BudgetError: floors, pins and protected blocks leave blocks no width in common.
-    """
-    cost, blocks = budget.cost, blocks_of(sites)
-    every_heads, every_neurons = budget.in_common(sites)
-    attention = [site for site in sites if site.kind == "attention"]
-    forward = [site for site in sites if site.kind != "attention"]
-    heads = [{site.name: count for site in attention} for count in every_heads]
-    neurons = [{site.name: count[site.part] for site in forward} for count in every_neurons]
-    damages = {site.name: curves[site.name].damage() for site in sites}
-    legal = {site.name: budget.widths(site, blocks) for site in sites}
-    prices = {s.name: dict(zip(legal[s.name], cost.of_widths(s, legal[s.name]), strict=True)) for s in sites}
-    done, priced = (np.add.outer(_sums(each, heads), _sums(each, neurons)) for each in (damages, prices))
-    return UniformPlans(heads, neurons, done, priced)
-
-
-def _sums(of_width: Mapping[str, Any], plans: Sequence[Mapping[str, int]]) -> Floats:
-    return np.array(
-        [sum(of_width[name][width] for name, width in each.items()) for each in plans], dtype=float
-    )
 
 
 def predicted(curves: DamageCurves, plan: Plan) -> float:

@@ -6,13 +6,14 @@ then have; what the values lose is added to what the plan is predicted to lose.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from math import inf
 
 from statprune.anatomy.sites import Site
 from statprune.budget.allocate import Budget
 from statprune.budget.cost import Cost, with_value_dim
 from statprune.budget.damage import DamageCurve, DamageCurves
 from statprune.budget.frontier import Point, frontier
-from statprune.budget.knapsack import predicted
+from statprune.budget.knapsack import least_possible, predicted
 from statprune.budget.plan import Plan, full
 from statprune.errors import BudgetError, PlanError
 
@@ -79,20 +80,27 @@ def best_value_dim(
 ) -> Plan:
     """The plan of least predicted damage over `dims`; that of all columns, where it is nearly as good.
 
-    A budget of latency knows all columns alone.
+    Numbers of columns with which no plan can be the one are not solved for. A budget of latency knows all
+    columns alone.
 
     Raises:
         BudgetError: none of them fits.
     """
-    plans, refused = list[Plan](), list[BudgetError]()
-    for dim in dims if isinstance(budget.cost, Cost) else (None,):
+    found, refused, most = list[tuple[float, Plan]](), list[BudgetError](), inf
+    for dim in sorted(dims, key=lambda dim: dim is not None) if isinstance(budget.cost, Cost) else (None,):
+        lost = of_values(values, dim)
+        if most < inf and lost + least_possible(curves, *_narrow(sites, budget, dim)) > most:
+            continue
         try:
-            plans.append(_at(rule, curves, sites, budget, dim))
+            plan = _at(rule, curves, sites, budget, dim)
         except BudgetError as error:
             refused.append(error)
-    if not plans:
+            continue
+        damage = predicted(curves, plan) + lost
+        found.append((damage, plan))
+        most = min(most, damage * (WORTH if dim is None else 1.0))
+    if not found:
         raise refused[0]
-    found = [(predicted(curves, plan) + of_values(values, plan.value_dim), plan) for plan in plans]
     best, plan = min(found, key=lambda each: each[0])
     whole = next((each for each in found if each[1].value_dim is None), None)
     return plan if whole is None or best <= WORTH * whole[0] else whole[1]
@@ -122,8 +130,15 @@ def frontier_of_dims(
 def _at(rule: Rule, curves: DamageCurves, sites: Sequence[Site], budget: Budget, dim: int | None) -> Plan:
     if dim is None:
         return rule(curves, sites, budget)
-    own = with_value_dim(sites, dim)
-    keep = min(1.0, budget.limit(sites) / budget.cost.dense(own))
-    plan = rule(curves, own, replace(budget, keep=keep)) if keep < 1 or budget.restrictions else full(sites)
+    own, rest = _narrow(sites, budget, dim)
+    plan = rule(curves, own, rest) if rest.keep < 1 or budget.restrictions else full(sites)
     why = f"least predicted damage, keep {budget.keep:g} of {budget.cost.of}"
     return replace(plan, value_dim=dim, why=f"{why}, {dim} columns of each head's values")
+
+
+def _narrow(sites: Sequence[Site], budget: Budget, dim: int | None) -> tuple[Sequence[Site], Budget]:
+    """The sites at the price that heads have with `dim` columns, and the same budget as a share of that."""
+    if dim is None:
+        return sites, budget
+    own = with_value_dim(sites, dim)
+    return own, replace(budget, keep=min(1.0, budget.limit(sites) / budget.cost.dense(own)))
