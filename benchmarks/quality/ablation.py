@@ -2,7 +2,7 @@
 
     STATPRUNE_SHARED=... python -m benchmarks.quality.ablation [--seed 0 ...] [--keep 0.5 ...]
 
-Writes ablation.md, which RESULTS.md includes. All rows but the last two have the same widths.
+Writes ablation.md, which RESULTS.md includes. All rows but the last three have the same widths.
 """
 
 import argparse
@@ -79,6 +79,12 @@ def searched(model: Any, to: To) -> None:
     statprune.compress(model, data=to.batches, keep=to.keep, search=True, value_dim=dim)
 
 
+def narrow_without_carriers(model: Any, to: To) -> None:
+    """Values are narrowed, and neither they nor up and gate are fitted again."""
+    steps = (adapt, partial(narrow, carry=False, value_dim=to.narrower.value_dim))
+    refit(model, anatomy_of(model), to.batches, to.narrower, Trace(), steps=steps)
+
+
 def with_narrow_values(model: Any, to: To) -> None:
     """The default: values are narrowed as far as this budget loses least."""
     refit(model, anatomy_of(model), to.batches, to.narrower, Trace())
@@ -94,10 +100,11 @@ WAYS: dict[str, Callable[[Any, To], None]] = {
     ),
     "compensation, damping by held-out samples": partial(stepwise, (partial(narrow, carry=False),)),
     "and adaptation": partial(stepwise, (adapt, partial(narrow, carry=False))),
-    "and carriers: values": with_values_alone,
-    "and carriers: up and gate": partial(stepwise, None),
+    "and carriers of values": with_values_alone,
+    "and carriers of up and gate": partial(stepwise, None),
     "and search": searched,
-    "no search, values narrowed: the default": with_narrow_values,
+    "no search, no carriers, values narrowed": narrow_without_carriers,
+    "and carriers: the default": with_narrow_values,
 }
 """Each row's way to narrow a model in place."""
 

@@ -7,16 +7,34 @@ under torch.no_grad, which raises where one is asked for.
 """
 
 import argparse
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from time import perf_counter
+from typing import Any
+from unittest.mock import patch
 
 import statprune
 from benchmarks.protocol import conditions, forward_seconds, table
 from benchmarks.quality.report import HERE
 from benchmarks.quality.subjects import subjects
+from statprune.engine import refit as refits
 
 KEEP = 0.5
 REPEATS = 3
+
+NO_CARRIERS = "refit, without carriers"
+WAYS: dict[str, dict[str, Any]] = {
+    "refit": {},
+    NO_CARRIERS: {},
+    "refit, with search": {"search": True},
+    "stat": {"method": "stat"},
+}
+
+
+def without_carriers() -> AbstractContextManager[Any]:
+    """Values, up and gate stay as they are cut; what that loses is a row of ablation.py."""
+    return patch.object(refits, "narrow", partial(refits.narrow, carry=False))
 
 
 def main() -> None:
@@ -29,14 +47,14 @@ def main() -> None:
         subject = known[name]()
         opened = subject.open()
         samples = subject.draw(opened, subject.samples, 0)
-        for options in ({}, {"search": True}, {"method": "stat"}):
+        for what, options in WAYS.items():
             model = subject.open().model.eval()
             forward = forward_seconds(model, samples.batches, REPEATS)
             started = perf_counter()
-            made = statprune.compress(model, data=samples.batches, keep=KEEP, of=subject.of, **options)
+            with without_carriers() if what == NO_CARRIERS else nullcontext():
+                made = statprune.compress(model, data=samples.batches, keep=KEEP, of=subject.of, **options)
             whole = perf_counter() - started
             stages = ", ".join(f"{key} {time / forward:.1f}" for key, time in made.trace.seconds.items())
-            what = "refit, with search" if "search" in options else options.get("method", "refit")
             times = [f"{forward:.2f} s", f"{whole / forward:.1f}x"]
             lines.append([name, str(samples.tokens), what, *times, stages])
             print(lines[-1], flush=True)

@@ -12,7 +12,6 @@ import torch
 
 import statprune
 from benchmarks.quality.peers import PEERS
-from benchmarks.quality.report import AS_THEY_ARE
 from benchmarks.quality.subjects import Subject
 from statprune.anatomy.lookup import anatomy_of
 from statprune.anatomy.sites import Site
@@ -119,7 +118,7 @@ def peer(case: Case, keep: float, name: str) -> Made:
 METHODS: dict[str, Callable[[Case, float], Made]] = {
     "ours": partial(ours, widths="per-layer"),
     "ours, uniform": partial(ours, widths="uniform"),
-    AS_THEY_ARE: not_spliced,
+    "ours, samples as they are": not_spliced,
     "stat, published": partial(stat, widths="per-layer"),
     "stat, uniform": partial(stat, widths="uniform"),
     **{name: partial(peer, name=name) for name in PEERS},
