@@ -88,13 +88,20 @@ def main() -> None:
         known = subjects(given.finetuned) | {
             name: (lambda name=name: decoder(name, name)) for name in given.model
         }
+        asked = list(known) if given.subject is None else given.subject
+        for name in asked:
+            if name not in known:
+                parser.error(f"no subject {name!r}; there are {', '.join(known)} (tasks with --finetuned).")
+        made = [known[name]() for name in asked]
+        keeps = {keep for subject in made for keep in subject.budgets}
+        for keep in given.keep or []:
+            if keep not in keeps:
+                parser.error(f"no budget {keep:g}; there are {', '.join(map(str, sorted(keeps)))}.")
         with tempfile.TemporaryDirectory() as temporary:
-            for name, make in known.items():
-                if given.subject is None or name in given.subject:
-                    subject = make()
-                    budgets = [keep for keep in subject.budgets if given.keep is None or keep in given.keep]
-                    methods, seeds = given.method or list(METHODS), given.seed or list(SEEDS)
-                    run(subject, methods, budgets, seeds, given.scratch or Path(temporary))
+            for subject in made:
+                budgets = [keep for keep in subject.budgets if given.keep is None or keep in given.keep]
+                methods, seeds = given.method or list(METHODS), given.seed or list(SEEDS)
+                run(subject, methods, budgets, seeds, given.scratch or Path(temporary))
     write_report(list(done().values()))
 
 
