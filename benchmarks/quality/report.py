@@ -10,6 +10,17 @@ from typing import Any
 from benchmarks.protocol import conditions, table
 
 HERE = Path(__file__).parent
+README = HERE.parents[1] / "README.md"
+MARKS = ("<!-- tables of benchmarks.quality -->\n", "<!-- end of these tables -->")
+"""Between the two stand tables of RESULTS.md."""
+
+ORDER = (
+    "stat, published",
+    "stat, uniform",
+    *("random", "magnitude", "wanda-sp", "flap", "least-squares", "mask-tuning", "slicegpt"),
+    *("ours", "ours, uniform", "ours, samples as they are"),
+)
+"""Methods, as tables have them."""
 
 Row = dict[str, Any]
 DECODERS = ("wiki-llama-7m", "stories260K")
@@ -56,8 +67,9 @@ class Results:
         return sorted({row["keep"] for row in self.of(subject)}, reverse=True)
 
     def methods(self, subject: str) -> list[str]:
-        """In the order in which they were run."""
-        return list(dict.fromkeys(row["method"] for row in self.of(subject)))
+        """Those that were run, in the order of ORDER."""
+        run = {row["method"] for row in self.of(subject)}
+        return [*(name for name in ORDER if name in run), *sorted(run - set(ORDER))]
 
     def damages(self, subject: str, method: str, keep: float, metric: str) -> list[float]:
         """One for each seed, ascending."""
@@ -75,6 +87,11 @@ class Results:
         found = self.damages(subject, method, keep, metric)
         return median(found) if found else None
 
+    def in_readme(self) -> list[tuple[str, str]]:
+        """Subjects and metrics of which README.md has the tables."""
+        named = [("wiki-llama-7m", metric) for metric in ("WikiText-2", "C4")]
+        return [each for each in [*named, *_tasks(self)] if each[0] in self.dense]
+
     def best_stat(self, subject: str, keep: float, metric: str) -> float | None:
         """STAT's at its better allocation."""
         both = [self.middle(subject, f"stat, {rule}", keep, metric) for rule in ("published", "uniform")]
@@ -83,21 +100,24 @@ class Results:
 
 
 def matrix(results: Results, subject: str) -> str:
-    """One table a metric: methods down, budgets across; median (least to most) over the seeds."""
-    parts = []
-    for metric, dense in results.dense[subject].items():
-        budgets = results.budgets(subject)
-        lines = []
-        for method in results.methods(subject):
-            cells = []
-            for keep in budgets:
-                found = results.damages(subject, method, keep, metric)
-                cells.append(_cell(found, 4 if metric in ("WikiText-2", "C4") else 2))
-            shares = [row["share"] for row in results.of(subject) if row["method"] == method]
-            lines.append([method, *cells, f"{min(shares):.3f}-{max(shares):.3f}"])
-        head = ["method", *(f"{keep:g}" for keep in budgets), "shares"]
-        parts.append(f"### {subject}, {metric}; dense {dense:.2f}\n\n{table(head, lines)}")
+    """One table a metric."""
+    parts = [
+        f"### {subject}, {metric}; dense {dense:.2f}\n\n{damage_table(results, subject, metric)}"
+        for metric, dense in results.dense[subject].items()
+        if results.of(subject)
+    ]
     return "\n\n".join(parts)
+
+
+def damage_table(results: Results, subject: str, metric: str) -> str:
+    """Methods down, budgets across; median (least to most) over the seeds."""
+    budgets, lines = results.budgets(subject), []
+    for method in results.methods(subject):
+        found = [results.damages(subject, method, keep, metric) for keep in budgets]
+        cells = [_cell(each, 4 if metric in ("WikiText-2", "C4") else 2) for each in found]
+        shares = [row["share"] for row in results.of(subject) if row["method"] == method]
+        lines.append([method, *cells, f"{min(shares):.3f}-{max(shares):.3f}"])
+    return table(["method", *(f"{keep:g}" for keep in budgets), "shares"], lines)
 
 
 def divergences(results: Results, subject: str) -> str:
@@ -108,7 +128,8 @@ def divergences(results: Results, subject: str) -> str:
     names = list(rows[0]["divergence"])
     columns = [(keep, name) for keep in results.budgets(subject) for name in names]
     lines = []
-    for method in dict.fromkeys(row["method"] for row in rows):
+    run = {row["method"] for row in rows}
+    for method in (each for each in results.methods(subject) if each in run):
         of = [row for row in rows if row["method"] == method]
         found = [[row["divergence"][name] for row in of if row["keep"] == keep] for keep, name in columns]
         lines.append([method, *(_cell(sorted(each), 5) for each in found)])
@@ -240,3 +261,16 @@ def write_report(rows: Sequence[Row]) -> None:
         if (HERE / name).exists():
             sections.insert(-2, (HERE / name).read_text(encoding="utf-8").strip())
     (HERE / "RESULTS.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    before, rest = README.read_text(encoding="utf-8").split(MARKS[0])
+    tables = [readme_table(results, *named) for named in results.in_readme()]
+    behind = rest.split(MARKS[1])[1]
+    README.write_text(
+        before + MARKS[0] + "\n".join(f"{each}\n" for each in tables) + MARKS[1] + behind, encoding="utf-8"
+    )
+
+
+def readme_table(results: Results, subject: str, metric: str) -> str:
+    """Under a title, with the command that makes it."""
+    dense = results.dense[subject][metric]
+    title = f"**{subject}, {metric}**, dense {dense:.2f}. `python -m benchmarks.quality`"
+    return f"{title}\n\n{damage_table(results, subject, metric)}"
