@@ -75,13 +75,14 @@ def test_processes_are_counted_by_what_torchrun_says(monkeypatch: pytest.MonkeyP
 
 
 def test_what_is_free_is_shared_with_the_others_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened, samples = SimpleNamespace(model=None), SimpleNamespace(batches=[])
+    opened, samples = SimpleNamespace(model=None), SimpleNamespace(batches=[{}])
 
     def prepared(here: int) -> Any:
         anatomy = SimpleNamespace(ranks=SimpleNamespace(here=here))
-        return SimpleNamespace(opened=opened, anatomy=anatomy, samples=samples)
+        return SimpleNamespace(opened=opened, anatomy=anatomy, samples=samples, plan=None)
 
-    monkeypatch.setattr(limits, "needed", lambda *_: SimpleNamespace(least=1, most=30, block=5))
+    monkeypatch.setattr(limits, "needed", lambda *_, **__: SimpleNamespace(least=1, most=30, block=5))
+    monkeypatch.setattr(limits, "outputs_on_one", lambda *_: ("", True))
     monkeypatch.setattr(limits, "free_memory", lambda: 100)
     recipe: Any = Recipe(keep=0.5)
     assert limits.fitting(prepared(1), recipe, None) == limits.Fitting(spills=False, ahead=True)
@@ -91,9 +92,10 @@ def test_what_is_free_is_shared_with_the_others_here(monkeypatch: pytest.MonkeyP
 
 def test_a_second_block_is_read_only_where_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """It does not push hidden states into files; that these are there leaves room for it."""
-    monkeypatch.setattr(limits, "needed", lambda *_: SimpleNamespace(least=10, most=30, block=5))
+    monkeypatch.setattr(limits, "needed", lambda *_, **__: SimpleNamespace(least=10, most=30, block=5))
+    monkeypatch.setattr(limits, "outputs_on_one", lambda *_: ("", True))
     prepared: Any = SimpleNamespace(
-        opened=SimpleNamespace(model=None), anatomy=None, samples=SimpleNamespace(batches=[])
+        opened=SimpleNamespace(model=None), anatomy=None, samples=SimpleNamespace(batches=[{}]), plan=None
     )
     found = [limits.fitting(prepared, Recipe(keep=0.5), limit) for limit in (35, 34, 30, 29, 15, 14)]
     assert [each.spills for each in found] == [False] * 3 + [True] * 3
