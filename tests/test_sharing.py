@@ -112,3 +112,27 @@ def test_a_search_has_a_sample_for_every_process(
     anatomy = SimpleNamespace(**vars(anatomy_of(model)) | {"ranks": second_of(size)})
     found = _enough(SimpleNamespace(anatomy=anatomy, samples=SimpleNamespace(batches=made)))
     assert sum(len(batch["input_ids"]) for batch in found) == expected
+
+
+def test_what_a_head_of_labels_takes_besides_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole samples are tried, and some spliced; what any head takes is refused before the model is called."""
+    asked: list[str] = []
+
+    def needed(*_: Any, of_tokens: bool, **__: Any) -> Any:
+        least = 10 if of_tokens else 50
+        return SimpleNamespace(least=least, most=60, block=5, told=lambda: "so much")
+
+    monkeypatch.setattr(limits, "needed", needed)
+    monkeypatch.setattr(limits, "outputs_on_one", lambda *_: asked.append("called") or ("", False))
+    prepared: Any = SimpleNamespace(
+        opened=SimpleNamespace(model=None), anatomy=None, samples=SimpleNamespace(batches=[{}]), plan=None
+    )
+    with pytest.raises(InputError, match=r"needs 10 .*with its hidden states in files \(so much\)"):
+        limits.fitting(prepared, Recipe(keep=0.5), 9)
+    assert not asked
+    with pytest.raises(InputError, match=r"needs 50 "):
+        limits.fitting(prepared, Recipe(keep=0.5), 40)
+    assert limits.fitting(prepared, Recipe(keep=0.5, method="stat"), 40) == limits.Fitting(
+        spills=True, ahead=True
+    )
+    assert len(asked) == 1
