@@ -115,7 +115,7 @@ def test_a_search_has_a_sample_for_every_process(
 
 
 def test_what_a_head_of_labels_takes_besides_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whole samples are tried, and some spliced; what any head takes is refused before a call of the model."""
+    """Whole samples are tried, some spliced; what all heads take is refused before a model is called."""
     asked: list[str] = []
 
     def needed(*_: Any, of_tokens: bool, **__: Any) -> Any:
