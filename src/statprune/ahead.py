@@ -8,7 +8,7 @@ from statprune.budget.curves import Curves
 from statprune.budget.plan import Plan
 from statprune.calibration.batches import Batch
 from statprune.engine.divergence import HOLD_OUT, PROBE_TOKENS, UNSURE, outputs_on_one, probe_batches
-from statprune.engine.few_tokens import added_to
+from statprune.engine.few_tokens import added_to, wanted_of
 from statprune.engine.outlook import (
     Load,
     ask_ahead,
@@ -189,7 +189,7 @@ def _refitting(prepared: Prepared, widths: dict[str, float]) -> list[Stage]:
     compared = min(PROBE_TOKENS, Load.of(batches).tokens[-1] // HOLD_OUT)
     added: list[Batch] = []
     if any(widths[site.name] < site.units for site in anatomy.sites):
-        _, of_tokens = outputs_on_one(model, anatomy, batches[0])
-        added = added_to(anatomy, batches, of_tokens=of_tokens)
+        unit, of_tokens = outputs_on_one(model, anatomy, batches[0])
+        added = added_to(anatomy, batches, wanted_of(unit, of_tokens=of_tokens))
     stage = refit_ahead(anatomy, Load.of([*batches, *added]), widths)
     return [stage, compare_ahead(model, compared, 1)]

@@ -1,10 +1,12 @@
 """The memory that a run may take, and whether its hidden states must lie in files."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from statprune.byte_size import byte_size
 from statprune.engine.divergence import outputs_on_one
+from statprune.engine.few_tokens import wanted_of
 from statprune.engine.memory import Memory, free_memory, needed
 from statprune.errors import InputError
 from statprune.preparation import Prepared
@@ -51,8 +53,8 @@ def fitting(prepared: Prepared, recipe: Recipe, limit: int | None) -> Fitting:
     model, anatomy, batches = prepared.opened.model, prepared.anatomy, prepared.samples.batches
     narrows = prepared.plan is None or any(map(prepared.plan.narrows, anatomy.sites))
 
-    def memory_if(*, of_tokens: bool) -> Memory:
-        found = needed(model, anatomy, batches, recipe.method, of_tokens=of_tokens, narrows=narrows)
+    def memory_if(*, of_tokens: bool, wanted: Sequence[int]) -> Memory:
+        found = needed(model, anatomy, batches, recipe.method, of_tokens=of_tokens, wanted=wanted)
         if limit is not None and found.least > limit:
             raise InputError(
                 f"max_memory is {byte_size(limit)}, and this run needs {byte_size(found.least)} with its "
@@ -61,9 +63,11 @@ def fitting(prepared: Prepared, recipe: Recipe, limit: int | None) -> Fitting:
         return found
 
     # Before the model is called with a sample: what it takes whatever its outputs are.
-    memory = memory_if(of_tokens=True)
-    if recipe.method == "refit" and not outputs_on_one(model, anatomy, batches[0])[1]:
-        memory = memory_if(of_tokens=False)
+    memory = memory_if(of_tokens=True, wanted=())
+    if recipe.method == "refit":
+        unit, of_tokens = outputs_on_one(model, anatomy, batches[0])
+        wanted = wanted_of(unit, of_tokens=of_tokens) if narrows else ()
+        memory = memory_if(of_tokens=of_tokens, wanted=wanted)
     room = free_memory() // (2 * prepared.anatomy.ranks.here) if limit is None else limit
     spills = memory.most > room
     return Fitting(spills, ahead=(memory.least if spills else memory.most) + memory.block <= room)

@@ -12,8 +12,8 @@ from statprune.calibration.batches import Batch
 from statprune.engine import few_tokens
 from statprune.engine import refit as refits
 from statprune.engine.carriers import ENOUGH
-from statprune.engine.divergence import held_out
-from statprune.engine.few_tokens import COPIES, added_to
+from statprune.engine.divergence import CHOICES, NUMBERS, UNSURE, held_out
+from statprune.engine.few_tokens import COPIES, FEWEST, added_to, wanted_of
 from statprune.engine.memory import needed
 from statprune.engine.passage import Data
 from statprune.engine.refit import refit
@@ -21,6 +21,7 @@ from statprune.engine.trace import Trace
 from tests.tiny import tiny_batch, tiny_model
 
 ROWS = ((9, 24), (1, 24), (40, 30))
+LABELS, EMBEDDINGS = (ENOUGH, FEWEST), (FEWEST,)
 
 
 class Rank:
@@ -51,34 +52,49 @@ def rows_in(batches: list[Batch]) -> int:
 
 
 def added(model: Any, batches: list[Batch]) -> list[Batch]:
-    return added_to(anatomy_of(model), batches, of_tokens=False)
+    return added_to(anatomy_of(model), batches, LABELS)
 
 
 def halves(model: Any) -> Plan:
     return Plan({site.name: max(1, site.units // 2) for site in anatomy_of(model).sites})
 
 
-@pytest.mark.parametrize("samples", range(8, 112, 4))
-def test_as_many_are_added_as_tokens_are_wanted(samples: int) -> None:
+def least_copies(tokens: int, joined: int, wanted: int) -> int:
+    return next((n for n in range(COPIES) if tokens + n * joined >= wanted), COPIES)
+
+
+@pytest.mark.parametrize("wanted", [LABELS, EMBEDDINGS])
+@pytest.mark.parametrize("samples", [2, 4, *range(8, 112, 4)])
+def test_as_many_are_added_as_tokens_are_wanted(samples: int, wanted: tuple[int, ...]) -> None:
     model = classifier()
     width, length = model.config.hidden_size, 24
     batch = tiny_batch(model, rows=samples, length=length)
     fit, tokens = samples - samples // 4, samples * length
-    copies = next(
-        (n for n in range(COPIES) if tokens + n * fit * length >= ENOUGH * width), COPIES
-    )  # the least that makes enough
+    copies = least_copies(tokens, fit * length, ENOUGH * width) if wanted == LABELS else 0
     if tokens + copies * fit * length < ENOUGH * width:  # not even so for carriers
-        copies = 0
-    assert rows_in(added(model, [batch])) == copies * fit
+        copies = least_copies(tokens, fit * length, FEWEST * width)
+    found = added_to(anatomy_of(model), [batch], wanted)
+    assert rows_in(found) == min(copies, fit - 1) * fit  # with each other one at most once
 
 
-def test_of_tokens_and_where_no_carrier_can_be_fitted_none_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_tokens_are_few_some_are_added_though_no_carrier_can_be_fitted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = classifier()
     batches = texts(model)
-    assert added(model, batches)
-    assert added_to(anatomy_of(model), batches, of_tokens=True) == []
-    monkeypatch.setattr(few_tokens, "worthwhile", lambda *_: False)
-    assert added(model, batches) == []
+    few = [{name: value[:, :4] for name, value in batch.items()} for batch in batches]
+    assert FEWEST * model.config.hidden_size > tokens_in(few)
+    for wanted, enough in ((EMBEDDINGS, True), (LABELS, False)):
+        monkeypatch.setattr(few_tokens, "worthwhile", lambda *_, found=enough: found)
+        assert added_to(anatomy_of(model), batches, wanted) == []
+        assert added_to(anatomy_of(model), few, wanted)
+        assert added_to(anatomy_of(model), few, ()) == []
+
+
+def test_what_is_wanted_goes_by_what_the_outputs_are() -> None:
+    assert wanted_of(UNSURE, of_tokens=False) == wanted_of(NUMBERS, of_tokens=False) == LABELS
+    assert wanted_of(NUMBERS, of_tokens=True) == EMBEDDINGS
+    assert wanted_of(CHOICES, of_tokens=True) == ()
 
 
 def test_none_are_made_of_samples_that_are_held_out() -> None:
@@ -148,10 +164,11 @@ def test_memory_counts_the_hidden_states_of_spliced_samples() -> None:
     model = classifier()
     batches, anatomy = texts(model), anatomy_of(model)
     tokens = sum(batch["input_ids"].numel() for batch in added(model, batches))
-    both = (True, False)
-    more, plain = (needed(model, anatomy, batches, "refit", of_tokens=False, narrows=each) for each in both)
+    more, plain = (
+        needed(model, anatomy, batches, "refit", of_tokens=False, wanted=each) for each in (LABELS, ())
+    )
     assert (more.most - more.least) - (plain.most - plain.least) == 8 * tokens * model.config.hidden_size * 4
-    assert len({needed(model, anatomy, batches, "stat", of_tokens=each).most for each in both}) == 1
+    assert len({needed(model, anatomy, batches, "stat", of_tokens=each).most for each in (True, False)}) == 1
 
 
 @torch.no_grad()

@@ -9,37 +9,60 @@ Source: docs/decisions/0012-spliced-samples.md.
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from statprune.anatomy.lookup import Anatomy
 from statprune.calibration.batches import MASKS, Batch
 from statprune.calibration.splice import can_be_spliced, spliced
 from statprune.engine.carriers import ENOUGH, worthwhile
-from statprune.engine.divergence import every_row, held_out
+from statprune.engine.divergence import NUMBERS, every_row, held_out
 
 COPIES = 4
 """Samples that are added for each one, at most."""
 
+FEWEST = 8
+"""Tokens for each number of a hidden state; with fewer, fits of whole sites follow chance."""
 
-def added_to(anatomy: Anatomy, batches: Sequence[Batch], *, of_tokens: bool) -> list[Batch]:
-    """What fits see besides these samples, so that carriers have tokens ENOUGH for hidden states.
 
-    Up to COPIES for each sample that is not held out. Nothing, where tokens are enough, where each token has
-    outputs of its own (`of_tokens`), where samples cannot be joined, and where no carrier would have tokens
-    enough even so.
+def wanted_of(unit: str, *, of_tokens: bool) -> tuple[int, ...]:
+    """How many tokens for each number of a hidden state fits are to see, the number to try first in front.
+
+    ENOUGH for carriers, where each sample has one output; FEWEST otherwise, and where each token has outputs
+    that are numbers. None are wanted where each token has choices of its own: it has a context of its own,
+    too, and little comes of more.
+
+    Args:
+        unit: what a divergence of the outputs is, a constant of engine/divergence.py.
+        of_tokens: whether each token has outputs of its own.
     """
-    if of_tokens or not can_be_spliced(batches):
+    if of_tokens:
+        return (FEWEST,) if unit == NUMBERS else ()
+    return ENOUGH, FEWEST
+
+
+def added_to(anatomy: Anatomy, batches: Sequence[Batch], wanted: Sequence[int]) -> list[Batch]:
+    """What fits see besides these samples: up to COPIES for each that is not held out.
+
+    So many that there are as many tokens as `wanted_of` says. Nothing where samples cannot be joined.
+    """
+    if not wanted or not can_be_spliced(batches):
         return []
-    held = held_out(batches)
     rows = [
-        numbers[~torch.isin(numbers, apart)] for numbers, apart in zip(every_row(batches), held, strict=True)
+        numbers[~torch.isin(numbers, apart)]
+        for numbers, apart in zip(every_row(batches), held_out(batches), strict=True)
     ]
-    tokens = sum(int(batch[MASKS[0]].sum()) for batch in batches)
-    joined = sum(int(batch[MASKS[0]][each].sum()) for batch, each in zip(batches, rows, strict=True))
-    missing = ENOUGH * anatomy.hidden_size - tokens
-    if missing <= 0 or joined == 0:
-        return []
-    copies = min(COPIES, -(-missing // joined))
-    after = tokens + copies * joined
-    if not any(worthwhile(anatomy.blocks[site.block], site, after) for site in anatomy.sites):
-        return []
-    return spliced(batches, rows, copies)
+    tokens, joined = _tokens(batches, every_row(batches)), _tokens(batches, rows)
+    for each in wanted:
+        missing = each * anatomy.hidden_size - tokens
+        if missing <= 0 or joined == 0:
+            return []
+        copies = min(COPIES, -(-missing // joined))
+        after = tokens + copies * joined
+        carried = any(worthwhile(anatomy.blocks[site.block], site, after) for site in anatomy.sites)
+        if carried or each < ENOUGH:
+            return spliced(batches, rows, copies)
+    return []
+
+
+def _tokens(batches: Sequence[Batch], rows: Sequence[Tensor]) -> int:
+    return sum(int(batch[MASKS[0]][each].sum()) for batch, each in zip(batches, rows, strict=True))

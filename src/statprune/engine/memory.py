@@ -87,12 +87,12 @@ def needed(
     method: str,
     *,
     of_tokens: bool = True,
-    narrows: bool = True,
+    wanted: Sequence[int] = (),
 ) -> Memory:
     """What compressing `model` on `batches` needs.
 
-    Unless outputs are `of_tokens`, a refit tries whole samples out and, if it `narrows` something, may fit on
-    spliced ones besides.
+    Unless outputs are `of_tokens`, a refit tries whole samples out; where more tokens are `wanted`
+    (engine/few_tokens.py), it may fit on spliced samples besides.
     """
     blocks = [size_of(block).bytes for block in anatomy.blocks]
     units = sum(site.units * max(1, site.experts) for site in anatomy.sites)
@@ -102,7 +102,7 @@ def needed(
     if method == "refit":
         probed = min(PROBE_TOKENS, tokens // (SURVEYED if of_tokens else 1))
         tries = len(LEVELS) * len(anatomy.sites) * probed
-        added = added_to(anatomy, batches, of_tokens=of_tokens) if narrows else []
+        added = added_to(anatomy, batches, wanted)
         tokens += sum(batch["attention_mask"].numel() for batch in added)
     return Memory(
         outside=size_of(model).bytes - sum(blocks) + LEFT * len(blocks) + LEFT_OF_UNIT * units,

@@ -41,7 +41,7 @@ from statprune.calibration.stream import advance, before_first_block, until
 from statprune.engine.carriers import improve
 from statprune.engine.divergence import outputs_on_one
 from statprune.engine.expert_fits import narrow_experts
-from statprune.engine.few_tokens import added_to
+from statprune.engine.few_tokens import added_to, wanted_of
 from statprune.engine.head_values import narrow_heads, narrow_values
 from statprune.engine.journal import mark, narrow_again, narrowed, recall
 from statprune.engine.measure import at_site, consumer_weight
@@ -94,7 +94,7 @@ def refit(  # noqa: PLR0913 - one is named
     # Before anything is cut: where blocks are lent, a walk up to a stack may read its first one anew, whole.
     unit, of_tokens = outputs_on_one(model, anatomy, batches[0])
     splice = splice and first < len(anatomy.blocks)
-    added = added_to(anatomy, batches, of_tokens=of_tokens) if splice else []
+    added = added_to(anatomy, batches, wanted_of(unit, of_tokens=of_tokens)) if splice else []
     trace.spliced = sum(map(samples_in, added))
     data = Data.of(batches, anatomy.ranks, added)
     dense = before_first_block(model, anatomy, data.batches)
