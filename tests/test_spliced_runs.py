@@ -44,6 +44,16 @@ def test_of_a_model_with_tokens_enough_nothing_is_said(
     assert "samples besides" not in (tmp_path / "out" / "README.md").read_text() + capsys.readouterr().out
 
 
+def test_embeddings_are_fitted_on_some_where_tokens_are_few_and_a_decoder_is_not() -> None:
+    def compressed(model: PreTrainedModel, rows: int) -> int:
+        data = [{name: value[:rows] for name, value in batch.items()} for batch in batches(model)]
+        return statprune.compress(model, data=data, keep=0.6).trace.spliced
+
+    for rows in (2, 3):
+        assert compressed(tiny_model("bert", head="BertModel"), rows) > 0
+        assert compressed(tiny_model("llama"), rows) == 0
+
+
 @pytest.mark.parametrize("cuts", [2, 8])
 def test_in_smaller_batches(cuts: int) -> None:
     def compressed(size: int) -> statprune.Result:

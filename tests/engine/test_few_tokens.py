@@ -1,5 +1,6 @@
 """Where tokens are few, fits see spliced samples besides; measured and held out are those as they are."""
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -172,17 +173,23 @@ def test_memory_counts_the_hidden_states_of_spliced_samples() -> None:
 
 
 @torch.no_grad()
-def test_fits_with_them_do_better_on_new_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("head", "rows", "length"), [("BertForSequenceClassification", 40, 24), ("BertModel", 8, 8)]
+)
+def test_fits_with_them_do_better_on_new_texts(
+    monkeypatch: pytest.MonkeyPatch, head: str, rows: int, length: int
+) -> None:
     """Of ten draws of calibration texts."""
-    dense = classifier()
+    dense = tiny_model("bert", head=head, **{} if head == "BertModel" else {"num_labels": 3})
 
     def drawn(seed: int, rows: int) -> Batch:
-        return tiny_batch(dense, rows=rows, length=24, seed=seed)
+        return tiny_batch(dense, rows=rows, length=length, seed=seed)
 
     def left(seed: int) -> float:
-        model, new = classifier(), drawn(10_000 + seed, 64)
-        refit(model, anatomy_of(model), [drawn(seed, 40)], halves(model), Trace())
-        return float((model(**new).logits - dense(**new).logits).square().sum())
+        model, new, trace = deepcopy(dense), drawn(10_000 + seed, 64), Trace()
+        refit(model, anatomy_of(model), [drawn(seed, rows)], halves(model), trace)
+        assert (trace.spliced > 0) is (refits.added_to is added_to)
+        return float((model(**new)[0] - dense(**new)[0]).square().sum())
 
     with_them = [left(seed) for seed in range(10)]
     monkeypatch.setattr(refits, "added_to", lambda *_, **__: [])
