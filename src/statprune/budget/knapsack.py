@@ -17,6 +17,7 @@ from scipy.sparse import csr_array
 
 from statprune.anatomy.sites import Site, blocks_of
 from statprune.budget.allocate import Budget
+from statprune.budget.chatter import without_chatter
 from statprune.budget.damage import DamageCurves, Floats
 from statprune.budget.plan import Plan
 from statprune.errors import BudgetError
@@ -221,17 +222,19 @@ def _solved(choices: Sequence[Choices], limit: float, most: float, without: Sequ
     one_each = csr_array((np.ones(len(rows)), (rows, np.arange(len(rows)))), shape=(len(choices), len(rows)))
     positions = np.concatenate(useful)
     ruled_out = [(positions == np.array(picks)[rows]).astype(float) for picks in without]
-    found = milp(
-        values / most,
-        constraints=[
-            LinearConstraint(one_each, 1, 1),
-            LinearConstraint(csr_array(costs[None, :] / limit * SCALE), -np.inf, SCALE),
-            *(LinearConstraint(csr_array(same[None, :]), -np.inf, len(choices) - 1) for same in ruled_out),
-        ],
-        integrality=np.ones(len(rows), dtype=np.int64),
-        bounds=Bounds(0, 1),
-        options={"mip_rel_gap": GAP, "time_limit": SECONDS},
-    )
+    constraints = [
+        LinearConstraint(one_each, 1, 1),
+        LinearConstraint(csr_array(costs[None, :] / limit * SCALE), -np.inf, SCALE),
+        *(LinearConstraint(csr_array(same[None, :]), -np.inf, len(choices) - 1) for same in ruled_out),
+    ]
+    with without_chatter():
+        found = milp(
+            values / most,
+            constraints=constraints,
+            integrality=np.ones(len(rows), dtype=np.int64),
+            bounds=Bounds(0, 1),
+            options={"mip_rel_gap": GAP, "time_limit": SECONDS},
+        )
     if found.x is None:
         return None
     return [int(kept[found.x[rows == row].argmax()]) for row, kept in enumerate(useful)]
