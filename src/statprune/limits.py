@@ -1,7 +1,6 @@
 """The memory that a run may take, and whether its hidden states must lie in files."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from statprune.byte_size import byte_size
@@ -53,7 +52,7 @@ def fitting(prepared: Prepared, recipe: Recipe, limit: int | None) -> Fitting:
     model, anatomy, batches = prepared.opened.model, prepared.anatomy, prepared.samples.batches
     narrows = prepared.plan is None or any(map(prepared.plan.narrows, anatomy.sites))
 
-    def memory_if(*, of_tokens: bool, wanted: Sequence[int]) -> Memory:
+    def memory_if(*, of_tokens: bool, wanted: int) -> Memory:
         found = needed(model, anatomy, batches, recipe.method, of_tokens=of_tokens, wanted=wanted)
         if limit is not None and found.least > limit:
             raise InputError(
@@ -63,10 +62,10 @@ def fitting(prepared: Prepared, recipe: Recipe, limit: int | None) -> Fitting:
         return found
 
     # Before the model is called with a sample: what it takes whatever its outputs are.
-    memory = memory_if(of_tokens=True, wanted=())
+    memory = memory_if(of_tokens=True, wanted=0)
     if recipe.method == "refit":
         unit, of_tokens = outputs_on_one(model, anatomy, batches[0])
-        wanted = wanted_of(unit, of_tokens=of_tokens) if narrows else ()
+        wanted = wanted_of(unit, of_tokens=of_tokens) if narrows else 0
         memory = memory_if(of_tokens=of_tokens, wanted=wanted)
     room = free_memory() // (2 * prepared.anatomy.ranks.here) if limit is None else limit
     spills = memory.most > room

@@ -22,7 +22,6 @@ from statprune.engine.trace import Trace
 from tests.tiny import tiny_batch, tiny_model
 
 ROWS = ((9, 24), (1, 24), (40, 30))
-LABELS, EMBEDDINGS = (ENOUGH, FEWEST), (FEWEST,)
 
 
 class Rank:
@@ -53,27 +52,23 @@ def rows_in(batches: list[Batch]) -> int:
 
 
 def added(model: Any, batches: list[Batch]) -> list[Batch]:
-    return added_to(anatomy_of(model), batches, LABELS)
+    return added_to(anatomy_of(model), batches, ENOUGH)
 
 
 def halves(model: Any) -> Plan:
     return Plan({site.name: max(1, site.units // 2) for site in anatomy_of(model).sites})
 
 
-def least_copies(tokens: int, joined: int, wanted: int) -> int:
-    return next((n for n in range(COPIES) if tokens + n * joined >= wanted), COPIES)
-
-
-@pytest.mark.parametrize("wanted", [LABELS, EMBEDDINGS])
+@pytest.mark.parametrize("wanted", [ENOUGH, FEWEST])
 @pytest.mark.parametrize("samples", [2, 4, *range(8, 112, 4)])
-def test_as_many_are_added_as_tokens_are_wanted(samples: int, wanted: tuple[int, ...]) -> None:
+def test_as_many_are_added_as_tokens_are_wanted(samples: int, wanted: int) -> None:
     model = classifier()
     width, length = model.config.hidden_size, 24
     batch = tiny_batch(model, rows=samples, length=length)
     fit, tokens = samples - samples // 4, samples * length
-    copies = least_copies(tokens, fit * length, ENOUGH * width) if wanted == LABELS else 0
+    copies = next((n for n in range(COPIES) if tokens + n * fit * length >= wanted * width), COPIES)
     if tokens + copies * fit * length < ENOUGH * width:  # not even so for carriers
-        copies = least_copies(tokens, fit * length, FEWEST * width)
+        copies = COPIES if tokens < FEWEST * width else 0
     found = added_to(anatomy_of(model), [batch], wanted)
     assert rows_in(found) == min(copies, fit - 1) * fit  # with each other one at most once
 
@@ -85,17 +80,17 @@ def test_where_tokens_are_few_some_are_added_though_no_carrier_can_be_fitted(
     batches = texts(model)
     few = [{name: value[:, :4] for name, value in batch.items()} for batch in batches]
     assert FEWEST * model.config.hidden_size > tokens_in(few)
-    for wanted, enough in ((EMBEDDINGS, True), (LABELS, False)):
+    for wanted, enough in ((FEWEST, True), (ENOUGH, False)):
         monkeypatch.setattr(few_tokens, "worthwhile", lambda *_, found=enough: found)
         assert added_to(anatomy_of(model), batches, wanted) == []
         assert added_to(anatomy_of(model), few, wanted)
-        assert added_to(anatomy_of(model), few, ()) == []
+        assert added_to(anatomy_of(model), few, 0) == []
 
 
 def test_what_is_wanted_goes_by_what_the_outputs_are() -> None:
-    assert wanted_of(UNSURE, of_tokens=False) == wanted_of(NUMBERS, of_tokens=False) == LABELS
-    assert wanted_of(NUMBERS, of_tokens=True) == EMBEDDINGS
-    assert wanted_of(CHOICES, of_tokens=True) == ()
+    assert wanted_of(UNSURE, of_tokens=False) == wanted_of(NUMBERS, of_tokens=False) == ENOUGH
+    assert wanted_of(NUMBERS, of_tokens=True) == FEWEST
+    assert wanted_of(CHOICES, of_tokens=True) == 0
 
 
 def test_none_are_made_of_samples_that_are_held_out() -> None:
@@ -166,7 +161,7 @@ def test_memory_counts_the_hidden_states_of_spliced_samples() -> None:
     batches, anatomy = texts(model), anatomy_of(model)
     tokens = sum(batch["input_ids"].numel() for batch in added(model, batches))
     more, plain = (
-        needed(model, anatomy, batches, "refit", of_tokens=False, wanted=each) for each in (LABELS, ())
+        needed(model, anatomy, batches, "refit", of_tokens=False, wanted=each) for each in (ENOUGH, 0)
     )
     assert (more.most - more.least) - (plain.most - plain.least) == 8 * tokens * model.config.hidden_size * 4
     assert len({needed(model, anatomy, batches, "stat", of_tokens=each).most for each in (True, False)}) == 1

@@ -87,12 +87,12 @@ def needed(
     method: str,
     *,
     of_tokens: bool = True,
-    wanted: Sequence[int] = (),
+    wanted: int = 0,
 ) -> Memory:
     """What compressing `model` on `batches` needs.
 
-    Unless outputs are `of_tokens`, a refit tries whole samples out; where more tokens are `wanted`
-    (engine/few_tokens.py), it may fit on spliced samples besides.
+    Unless outputs are `of_tokens`, a refit tries whole samples out; where so many tokens are
+    `wanted` (engine/few_tokens.py), it may fit on spliced samples besides.
     """
     blocks = [size_of(block).bytes for block in anatomy.blocks]
     units = sum(site.units * max(1, site.experts) for site in anatomy.sites)
