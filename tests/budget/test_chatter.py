@@ -41,15 +41,32 @@ def test_it_is_put_back_when_the_solver_fails(capfd: pytest.CaptureFixture[str])
     assert capfd.readouterr().out == "told\nand later\n"
 
 
+def test_threads_that_come_at_once_and_end_in_any_order(capfd: pytest.CaptureFixture[str]) -> None:
+    first, second = without_chatter(), without_chatter()
+    first.__enter__()
+    os.write(1, b"one\n")
+    second.__enter__()
+    os.write(1, b"two\n")
+    first.__exit__(None, None, None)
+    os.write(1, b"three\n")
+    second.__exit__(None, None, None)
+    os.write(1, b"four\n")
+    with without_chatter():
+        os.write(1, LINE + b"\nfive\n")
+    assert capfd.readouterr().out == "one\ntwo\nthree\nfour\nfive\n"
+
+
 def test_without_a_stdout_nothing_is_done() -> None:
     code = (
         "import os, sys; os.close(1); sys.stdout = None\n"
         "from statprune.budget.chatter import without_chatter\n"
-        "with without_chatter(): print('unheard')\n"
+        "with without_chatter():\n"
+        "    try: os.write(1, b'unheard')\n"
+        "    except OSError: sys.stderr.write('closed, ')\n"
         "sys.stderr.write('done')"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ended.stderr == "done"
+    assert ended.stderr == "closed, done"
 
 
 def test_without_room_for_a_file_nothing_is_done(
