@@ -9,6 +9,7 @@ import datasets
 import pytest
 from transformers.utils import logging
 
+from statprune.cli import progress
 from statprune.cli.main import run
 from tests.cli.world import build_world
 
@@ -26,8 +27,12 @@ Command = Callable[..., Ended]
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
-    """Run `statprune ARGUMENTS`; the libraries' verbosity is put back afterwards."""
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
+    """Run `statprune ARGUMENTS`; the libraries' verbosity is put back afterwards.
+
+    However busy the machine, no run is so long that it tells lines of progress.
+    """
+    monkeypatch.setattr(progress, "SILENT", 86_400.0)
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
 
     def call(*arguments: object) -> Ended:
